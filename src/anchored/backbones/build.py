@@ -1,0 +1,98 @@
+"""From an architecture of the plan to a module that maps images (B, 3, H, W) to features (B, D)."""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from anchored.compat import prepare_torchvision
+from anchored.errors import ConfigError
+
+
+def build(architecture: Mapping[str, Any]) -> nn.Module:
+    """A network with random weights from torch's global generator.
+
+    Args:
+        architecture: `architecture` of a backbone in the plan.
+
+    Raises:
+        ConfigError: timm has no model of that name.
+    """
+    prepare_torchvision()
+    return {"tiny-resnet": _tiny_resnet, "tiny-vit": _tiny_vit, "timm": _timm}[architecture["family"]](architecture)
+
+
+def seeded(architecture: Mapping[str, Any], seed: int) -> nn.Module:
+    """As `build`, with weights that depend on `seed` only; the global generator is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build(architecture)
+
+
+def _tiny_resnet(architecture: Mapping[str, Any]) -> nn.Module:
+    from timm.models.resnet import BasicBlock, ResNet
+
+    channels = tuple(architecture["channels"])
+    # timm annotates the classes of its own blocks and stems too narrowly.
+    model: Any = ResNet(BasicBlock, tuple(architecture["layers"]), channels=channels, num_classes=0)  # type: ignore[arg-type]
+    # 20 pixels cannot afford the 7x7 stem and the max-pool of the ImageNet network: together they divide by four.
+    model.conv1 = nn.Conv2d(3, model.bn1.num_features, 3, stride=2, padding=1, bias=False)
+    model.maxpool = nn.Identity()
+    nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
+    return model
+
+
+def _tiny_vit(architecture: Mapping[str, Any]) -> nn.Module:
+    from timm.models.vision_transformer import VisionTransformer
+
+    return VisionTransformer(
+        img_size=architecture["image"],
+        patch_size=architecture["patch"],
+        embed_dim=architecture["width"],
+        depth=architecture["depth"],
+        num_heads=architecture["heads"],
+        num_classes=0,
+        dynamic_img_size=True,
+        norm_layer=partial(nn.LayerNorm, eps=1e-6),
+    )
+
+
+def _timm(architecture: Mapping[str, Any], *, pretrained: bool = False) -> nn.Module:
+    import timm
+
+    options = {} if architecture["image"] is None else {"img_size": architecture["image"]}
+    try:
+        return timm.create_model(architecture["name"], pretrained=pretrained, num_classes=0, **options)
+    except RuntimeError as error:
+        if "Unknown model" not in str(error):
+            raise
+        near = timm.list_models(f"*{architecture['name'].split('.')[0].split('_')[0]}*")[:5]
+        hint = f"timm {timm.__version__} has, for example: {', '.join(near)}." if near else ""
+        raise ConfigError(f"timm has no model '{architecture['name']}'.", hint) from error
+
+
+def with_timm_weights(architecture: Mapping[str, Any]) -> nn.Module:
+    """The timm model of the architecture's name with timm's own weights, fetched on first use."""
+    prepare_torchvision()
+    return _timm(architecture, pretrained=True)
+
+
+def stage_parameters(model: nn.Module) -> list[list[str]]:
+    """Parameter names by stage, from input to output: the stem first, then the stages (blocks of a ViT).
+
+    Uses timm's own grouping of its models, so it holds for any of them. Parameters after the last stage (a final norm)
+    belong to the last entry.
+    """
+    from timm.models import group_parameters
+
+    groups = group_parameters(model, cast(Any, model).group_matcher(coarse=True), reverse=False)
+    return [list(groups[number]) for number in sorted(groups)]
+
+
+def freeze_batch_norm(model: nn.Module) -> None:
+    """Puts every BatchNorm into evaluation mode: it keeps the statistics of pre-training."""
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()

@@ -1,0 +1,254 @@
+"""The command line: one command a step, no logic. Heavy imports happen inside the commands: `--help` stays fast."""
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from anchored.errors import AnchoredError, EnvironmentFailure
+from anchored.paths import Paths
+
+app = typer.Typer(
+    help="Fine-tune self-supervised vision backbones without losing the worst group.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+PlanFile = Annotated[Path, typer.Option("--plan", help="The compiled plan.")]
+Root = Annotated[Path, typer.Option("--root", help="Folder that holds results/, work/ and logs/.")]
+Force = Annotated[bool, typer.Option("--force", help="Compute again even if the result is up to date.")]
+ConfigFile = Annotated[Path, typer.Option("--config", help="The configuration.")]
+
+_PLAN = Path("plan.json")
+_CONFIG = Path("config/demo.yaml")
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "POLARS_MAX_THREADS")
+log = logging.getLogger("anchored")
+
+
+@app.command()
+def plan(
+    config: ConfigFile = _CONFIG,
+    out: Annotated[Path, typer.Option("--out", help="Where the plan is written.")] = _PLAN,
+    check: Annotated[bool, typer.Option("--check", help="Write nothing; fail if the plan differs from the configuration.")] = False,
+) -> None:
+    """Compile a configuration into a plan.
+
+    Reads config/*.yaml. Writes plan.json: every dataset, backbone, FIM, cell and job with all that its step needs.
+    """
+    with _reported(None):
+        from anchored.plan.compile import check_plan, compile_plan
+
+        print(check_plan(config, out) if check else compile_plan(config, out))
+
+
+@app.command()
+def prepare(
+    dataset: Annotated[str, typer.Argument(help="Identity of a dataset in the plan.")],
+    plan: PlanFile = _PLAN,
+    root: Root = Path("."),
+    force: Force = False,
+) -> None:
+    """Build a packed dataset.
+
+    Reads its entry of the plan. Writes results/data/DATASET/{images.npy, index.parquet, manifest.json, record.json}.
+    """
+
+    def run(paths: Paths, entries: dict) -> None:
+        from anchored.data.step import prepare as step
+
+        step(entries, dataset, paths, force=force)
+
+    _run("prepare", dataset, plan, root, run)
+
+
+@app.command()
+def pretrain(
+    backbone: Annotated[str, typer.Argument(help="Identity of a backbone in the plan.")],
+    plan: PlanFile = _PLAN,
+    root: Root = Path("."),
+    force: Force = False,
+) -> None:
+    """Pre-train a backbone by self-supervision, or import its weights.
+
+    Reads results/data/BANK. Writes results/backbones/BACKBONE/{model.safetensors, record.json}.
+    """
+
+    def run(paths: Paths, entries: dict) -> None:
+        from anchored.pretrain import pretrain as step
+
+        step(entries, backbone, paths, force=force)
+
+    _run("pretrain", backbone, plan, root, run)
+
+
+@app.command()
+def fim(
+    fim: Annotated[str, typer.Argument(help="Identity of a FIM in the plan.")],
+    plan: PlanFile = _PLAN,
+    root: Root = Path("."),
+    force: Force = False,
+) -> None:
+    """Measure the diagonal Fisher information of a backbone.
+
+    Reads results/backbones/BACKBONE and results/data/BANK. Writes results/fim/FIM/{fim.safetensors, record.json, card.md}.
+    """
+
+    def run(paths: Paths, entries: dict) -> None:
+        from anchored.fisher.step import fim as step
+
+        step(entries, fim, paths, force=force)
+
+    _run("fim", fim, plan, root, run)
+
+
+@app.command()
+def finetune(
+    run: Annotated[str, typer.Argument(metavar="JOB-OR-CELL", help="Identity of a job or of a single cell in the plan.")],
+    plan: PlanFile = _PLAN,
+    root: Root = Path("."),
+    force: Force = False,
+) -> None:
+    """Fine-tune the cells of a job, continuing after the last whole epoch of a killed one.
+
+    Reads results/data/DATASET, results/backbones/BACKBONE and, for anchored arms, results/fim/FIM. Writes
+    results/runs/NAME/{predictions.parquet, history.parquet, models.safetensors, record.json}.
+    """
+
+    def step(paths: Paths, entries: dict) -> None:
+        from anchored.finetune.step import finetune as step
+
+        step(entries, run, paths, force=force)
+
+    _run("finetune", run, plan, root, step)
+
+
+@app.command()
+def evaluate(plan: PlanFile = _PLAN, root: Root = Path("."), force: Force = False) -> None:
+    """Compute metrics, selections and paired comparisons from the stored predictions of all runs.
+
+    Reads results/runs/*/predictions.parquet of the plan. Writes results/metrics.{parquet,csv}, results/comparisons.parquet
+    and results/selected.csv.
+    """
+
+    def run(paths: Paths, entries: dict) -> None:
+        from anchored.evaluate.step import evaluate as step
+
+        step(entries, paths, force=force)
+
+    _run("evaluate", "all", plan, root, run)
+
+
+@app.command()
+def tables(plan: PlanFile = _PLAN, root: Root = Path("."), force: Force = False) -> None:
+    """Write the tables, the figures and the report.
+
+    Reads results/metrics.parquet, results/comparisons.parquet and results/fim. Writes results/tables, results/figures and
+    results/report.html.
+    """
+
+    def run(paths: Paths, entries: dict) -> None:
+        from anchored.report.step import tables as step
+
+        step(entries, paths, force=force)
+
+    _run("tables", "all", plan, root, run)
+
+
+@app.command()
+def adopt(
+    source: Annotated[str, typer.Option("--from", help="The engine that made the results: snakemake or dvc.")],
+    plan: PlanFile = _PLAN,
+    root: Root = Path("."),
+) -> None:
+    """Hand a finished checkout from one engine to the other, so that it finds nothing to do.
+
+    One checkout is driven by one engine at a time. Reads every output of the plan; writes the other engine's bookkeeping.
+    """
+
+    def run(paths: Paths, entries: dict) -> None:
+        from anchored.adopt import adopt as step
+
+        step(source, entries, plan, paths)
+
+    _run("adopt", source, plan, root, run)
+
+
+def _run(step: str, name: str, plan: Path, root: Path, work: Callable[[Paths, dict], None]) -> None:
+    """Runs `work` with the plan loaded, its number of threads set, and the step's log file open."""
+    paths = Paths(root)
+    with _reported(paths.log(step, _file_name(name))):
+        from anchored.plan.load import load_plan
+
+        entries = load_plan(plan)
+        for variable in _THREAD_VARIABLES:
+            os.environ[variable] = str(entries["threads"])
+        work(paths, entries)
+
+
+def _file_name(name: str) -> str:
+    """A name from the command line that cannot leave the log folder."""
+    return "".join(character if character.isalnum() or character in "-_." else "_" for character in name).lstrip(".") or "_"
+
+
+@contextmanager
+def _reported(log_file: Path | None) -> Iterator[None]:
+    """Turns errors into one line on stderr and an exit code; the traceback goes to the log file.
+
+    Raises:
+        typer.Exit: with the code of `errors.py` after an error.
+    """
+    _log_to_terminal()
+    try:
+        if log_file:
+            _log_to_file(log_file)
+        yield
+    except AnchoredError as error:
+        _report(error, log_file)
+        raise typer.Exit(error.exit_code) from error
+    except MemoryError as error:
+        failure = EnvironmentFailure("out of memory.", "use a smaller batch, or a machine with more memory.")
+        _report(failure, log_file)
+        raise typer.Exit(failure.exit_code) from error
+    except KeyboardInterrupt as error:
+        print("interrupted; run the same command again to continue.", file=sys.stderr)
+        raise typer.Exit(130) from error
+
+
+def _report(error: AnchoredError, log_file: Path | None) -> None:
+    log.debug("failed", exc_info=error)
+    where = f"\n  log: {log_file}" if log_file and log_file.exists() else ""
+    print(f"error: {error}{where}", file=sys.stderr)
+
+
+def _log_to_terminal() -> None:
+    log.setLevel(logging.DEBUG)
+    log.propagate = False
+    log.handlers.clear()
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setLevel(logging.INFO)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    log.addHandler(handler)
+
+
+def _log_to_file(path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handler = logging.FileHandler(path, mode="w")
+    except OSError as error:
+        raise EnvironmentFailure(f"cannot write {path}: {error.strerror}.", "check --root, the disk and permissions.") from error
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    log.addHandler(handler)
+
+
+def main() -> None:
+    """Entry point. An unexpected exception is a defect of this program and keeps its traceback."""
+    app()
+
+

@@ -1,0 +1,136 @@
+"""The packed store: one memory-mapped uint8 array, a parquet index, and a manifest with digests and group counts.
+
+    results/data/<dataset>/images.npy      (N, H, W, C) uint8; the manifest names which channels are which layer
+                           index.parquet   one line an image: row, and for labelled data split, draw, y, a, group
+                           manifest.json   digests, shape, layers, group counts, sources; written last, so it commits the rest
+
+Layers of a bank: image (3), mask (1), background (3). A background swap then reads one row, and every dataset has the same
+three files, which is what both engines declare.
+"""
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from anchored.errors import InputError
+from anchored.files import disk_failure, file_digest, read_json, replacing, write_bytes, write_json
+
+FILES = ("images.npy", "index.parquet", "manifest.json")
+# Above this size only the length of the array is checked on opening: hashing would cost more than the step.
+_DIGEST_LIMIT = 1 << 30
+
+
+def write_store(
+    folder: Path, layers: Mapping[str, NDArray[np.uint8]], index: pl.DataFrame, facts: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Writes a store and returns its manifest.
+
+    Args:
+        folder: where to.
+        layers: arrays (N, H, W, C_layer), in the order in which their channels are packed.
+        index: one line an image.
+        facts: further entries of the manifest (sources, group names, seed, ...).
+    """
+    channels, start = {}, 0
+    for name, array in layers.items():
+        channels[name] = [start, start + array.shape[-1]]
+        start += array.shape[-1]
+    packed = np.concatenate(list(layers.values()), axis=-1)
+    with replacing(folder / "images.npy") as temporary, temporary.open("wb") as stream:
+        np.lib.format.write_array(stream, packed, allow_pickle=False)
+    buffer = io.BytesIO()
+    index.write_parquet(buffer, compression="zstd", statistics=False)
+    write_bytes(folder / "index.parquet", buffer.getvalue())
+    manifest = {
+        "schema": 1,
+        **facts,
+        "shape": list(packed.shape),
+        "layers": channels,
+        "groups": group_counts(index),
+        "digests": {name: file_digest(folder / name) for name in FILES[:2]},
+    }
+    write_json(folder / "manifest.json", manifest)
+    return manifest
+
+
+def group_counts(index: pl.DataFrame) -> dict[str, dict[str, int]]:
+    """Images of each group in each split, of the first draw where a split has several."""
+    if "group" not in index.columns:
+        return {}
+    counts: dict[str, dict[str, int]] = {}
+    for split in sorted(index["split"].unique()):
+        part = index.filter(pl.col("split") == split)
+        part = part.filter(pl.col("draw") == part["draw"].min())
+        sizes = part.group_by("group").len().sort("group")
+        counts[split] = {str(group): size for group, size in sizes.iter_rows()}
+    return counts
+
+
+@dataclass(frozen=True)
+class Store:
+    """An opened store. Arrays are views of the memory map: nothing is read before it is used."""
+
+    name: str
+    packed: NDArray[np.uint8]
+    index: pl.DataFrame
+    manifest: dict[str, Any]
+
+    def layer(self, name: str) -> NDArray[np.uint8]:
+        """The (N, H, W, C) layer `name`.
+
+        Raises:
+            InputError: the store has no such layer.
+        """
+        if name not in self.manifest["layers"]:
+            raise InputError(
+                f"dataset '{self.name}' has no layer '{name}' (it has {', '.join(self.manifest['layers'])}).",
+                "a background swap needs a bank with masks: set views.background_swap to 0, or use another bank.",
+            )
+        start, stop = self.manifest["layers"][name]
+        return self.packed[..., start:stop]
+
+    def rows(self, split: str, draw: int) -> NDArray[np.int64]:
+        """Row numbers of a split in a draw; shared splits belong to every draw."""
+        chosen = self.index.filter((pl.col("split") == split) & pl.col("draw").is_in([draw, -1]))
+        if chosen.is_empty():
+            raise InputError(f"dataset '{self.name}' has no images of split '{split}', draw {draw}.")
+        return chosen["row"].to_numpy().astype(np.int64)
+
+    def column(self, name: str, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Values of an index column at `rows`."""
+        return self.index[name].to_numpy()[rows].astype(np.int64)
+
+
+def open_store(folder: Path) -> Store:
+    """Opens a store and checks it.
+
+    Raises:
+        InputError: a file is missing, truncated, or differs from the manifest's digest.
+    """
+    name = folder.name
+    command = f"anchored prepare {name}"
+    manifest = read_json(folder / "manifest.json", made_by=command)
+    images = folder / "images.npy"
+    for file in FILES[:2]:
+        path = folder / file
+        if not path.exists():
+            raise InputError(f"{path} is missing.", f"run `{command} --force`.")
+        if path.stat().st_size < _DIGEST_LIMIT and file_digest(path) != manifest["digests"][file]:
+            raise InputError(f"{path} differs from its manifest (truncated or changed).", f"run `{command} --force`.")
+    try:
+        packed = np.load(images, mmap_mode="r", allow_pickle=False)
+        index = pl.read_parquet(folder / "index.parquet")
+    except OSError as error:
+        raise disk_failure(images, error) from error
+    except (ValueError, pl.exceptions.PolarsError) as error:
+        raise InputError(f"{folder} holds no readable store: {error}.", f"run `{command} --force`.") from error
+    if list(packed.shape) != manifest["shape"] or len(index) != len(packed):
+        raise InputError(f"{folder} is inconsistent: {packed.shape} images, {len(index)} index lines.",
+                         f"run `{command} --force`.")  # fmt: skip
+    return Store(name, packed, index, manifest)

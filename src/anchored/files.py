@@ -1,0 +1,95 @@
+"""Whole files or none: everything is written to a temporary name beside its target and renamed.
+
+A reader therefore never sees half a file, and a killed or failed step leaves nothing that looks like a result.
+"""
+
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from anchored.errors import EnvironmentFailure, InputError
+
+_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_PERMISSION_ERRORS = {errno.EACCES, errno.EPERM, errno.EROFS}
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yields a temporary path in the folder of `path`; renames it to `path` on success, removes it on any failure.
+
+    Raises:
+        EnvironmentFailure: the disk is full, the file system refuses the size, or the folder is not writable.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        os.replace(temporary, path)
+    except OSError as error:
+        raise disk_failure(path, error) from error
+    finally:
+        with suppress(OSError):  # the folder is gone or unreadable: the error above is the one to report
+            temporary.unlink(missing_ok=True)
+
+
+def disk_failure(path: Path, error: OSError) -> Exception:
+    """`error` in the user's words if it is about the disk or permissions, else `error` itself."""
+    if error.errno in _DISK_ERRORS:
+        return EnvironmentFailure(
+            f"cannot write {path}: {os.strerror(error.errno or 0).lower()}.",
+            "free space or raise the quota, then run the same command again; nothing was left half-written.",
+        )
+    if error.errno in _PERMISSION_ERRORS:
+        return EnvironmentFailure(f"cannot write {path}: {os.strerror(error.errno or 0).lower()}.", "check its owner.")
+    return error
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Writes `data` to `path`, whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes `text` as UTF-8 to `path`, whole or not at all."""
+    write_bytes(path, text.encode())
+
+
+def json_text(value: Any) -> str:
+    """`value` as the project writes JSON: two spaces, keys in the order given, a newline at the end."""
+    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes `value` as JSON to `path`, whole or not at all."""
+    write_text(path, json_text(value))
+
+
+def read_json(path: Path, *, made_by: str) -> Any:
+    """Reads a JSON file that the command `made_by` writes.
+
+    Raises:
+        InputError: it is missing, or is no JSON.
+    """
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise InputError(f"{path} is missing.", f"run `{made_by}`.") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not valid JSON: {error}.", f"remove it and run `{made_by}`.") from error
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def value_digest(value: Mapping[str, Any] | list[Any] | str) -> str:
+    """SHA-256 of a JSON value, independent of the order of its keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, allow_nan=False).encode()).hexdigest()

@@ -1,0 +1,74 @@
+"""The SSL loss of each image as a function of the backbone alone: what a Fisher is the Fisher of.
+
+Heads, teacher and centre are fixed parts of the function, in evaluation mode and fp32; gradients flow through the student's
+head into the backbone.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from anchored.backbones.heads import DinoHead
+from anchored.objectives.dino import dino_losses, sampled_losses
+
+Batch = Mapping[str, Tensor]
+
+
+class DinoImageLoss:
+    """loss(model, batch) -> (B,): the DINO loss of each image over all its views.
+
+    Args:
+        head: the student's head.
+        teacher: backbone and head of the targets; None for the estimator `sampled`, which needs none.
+        centre: (K,) centre of the teacher's logits.
+        settings: `dino` of the pre-training in the plan (temperatures).
+        estimator: `teacher` (soft targets: the squared SSL gradient, an empirical Fisher) or `sampled` (labels drawn from the
+            model's own prediction: the true Fisher, Monte Carlo).
+
+    A batch has `large` (B, G, 3, S, S) normalised global views, optionally `small` (B, L, 3, s, s), and `uniforms` (B, G + L)
+    for the drawn labels.
+    """
+
+    def __init__(
+        self,
+        head: DinoHead,
+        teacher: tuple[nn.Module, DinoHead] | None,
+        centre: Tensor,
+        settings: Mapping[str, Any],
+        *,
+        estimator: str,
+    ) -> None:
+        self._head = _fixed(head)
+        self._teacher = None if teacher is None else (_fixed(teacher[0]), _fixed(teacher[1]))
+        self._centre = centre
+        self._settings = settings
+        self._sampled = estimator == "sampled"
+
+    def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Loss (B,) of each image under `model`."""
+        parts = [batch[name] for name in ("large", "small") if name in batch]
+        student = torch.cat([_logits(model, self._head, views) for views in parts], dim=1)
+        temperature = self._settings["student_temperature"]
+        if self._sampled or self._teacher is None:
+            return sampled_losses(student, batch["uniforms"], student_temperature=temperature)
+        with torch.no_grad():
+            targets = _logits(*self._teacher, batch["large"])
+        return dino_losses(
+            student,
+            targets,
+            self._centre,
+            student_temperature=temperature,
+            teacher_temperature=self._settings["teacher_temperature"],
+        )
+
+
+def _fixed(module: nn.Module) -> Any:
+    return module.eval().requires_grad_(False)
+
+
+def _logits(network: nn.Module, head: DinoHead, views: Tensor) -> Tensor:
+    """Logits (B, V, K) of views (B, V, 3, H, W); the rows of an image stay neighbours."""
+    flat = views.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+    return head(network(flat)).logits.unflatten(0, views.shape[:2])

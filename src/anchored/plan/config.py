@@ -1,0 +1,426 @@
+"""The configuration a user writes, as typed models. The only place with a default.
+
+`config/schema.json` and `config/README.md` are generated from these models (`anchored plan --schema`, `--manual`); a test
+compares them.
+"""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from anchored.plan.arms import Arms
+from anchored.plan.base import Count, Fraction, Identifier, NonNegative, Positive, Section
+
+
+class Scene(Section):
+    """How one scene of DigitScenes is drawn."""
+
+    size: Annotated[int, Field(ge=8, le=256)] = 20
+    """Side of the square image, in pixels."""
+    digit: tuple[int, int] = (14, 16)
+    """Smallest and largest side of the pasted digit, in pixels."""
+    tint: tuple[Fraction, Fraction] = (0.9, 1.0)
+    """Range of the digit's brightness."""
+    tint_spread: Fraction = 0.15
+    """Half-width of the digit's brightness per channel around its tint."""
+    place_tint: NonNegative = 0.8
+    """Strength of the colour that tells the two places apart; 0 leaves the texture as the only cue."""
+    texture: NonNegative = 0.16
+    """Standard deviation of the background's texture."""
+    gain: Fraction = 0.15
+    """Half-width of the background's random gain per channel."""
+
+    @model_validator(mode="after")
+    def _digit_fits(self) -> Self:
+        low, high = self.digit
+        if not 4 <= low <= high <= self.size:
+            raise ValueError(f"digit {low}-{high} must lie in 4..size ({self.size})")
+        return self
+
+
+class DigitScenes(Section):
+    """Real handwritten digits on photographs of grass and gravel: a labelled dataset with a dialled spurious correlation."""
+
+    reader: Literal["digitscenes"]
+    """Names the kind of dataset."""
+    scene: Scene = Scene()
+    """How a scene is drawn."""
+    classes: tuple[tuple[int, ...], tuple[int, ...]] = ((0, 6, 8), (1, 4, 7))
+    """Digits of class 0 and of class 1."""
+    split_seed: int = 2
+    """Seed of the division of the digits into bank+train, val and test."""
+    fractions: tuple[Positive, Positive, Positive] = (0.55, 0.15, 0.30)
+    """Shares of the digits for bank+train, val and test."""
+    rows: tuple[int, int] = (270, 341)
+    """Texture rows: below the first for bank+train, from there to the second for val, the rest for test."""
+    train: Count = 800
+    """Training images of one draw."""
+    correlation: Fraction = 0.95
+    """Share of the training images whose place agrees with their class."""
+    balanced: Count = 800
+    """Images of a balanced split with the training digits: for probes of the backbone, never for fine-tuning."""
+    val: Count = 600
+    """Validation images of one draw, all groups equal."""
+    test: Count = 1600
+    """Test images, all groups equal, shared by all draws."""
+    draws: Count = 5
+    """Number of independent draws of train and val; replicate r of an experiment uses draw r modulo this number."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if set(self.classes[0]) & set(self.classes[1]) or not (self.classes[0] and self.classes[1]):
+            raise ValueError("classes must name two disjoint, non-empty sets of digits")
+        if any(not 0 <= digit <= 9 for digits in self.classes for digit in digits):
+            raise ValueError("classes must name digits 0..9")
+        if abs(sum(self.fractions) - 1) > 1e-9:
+            raise ValueError(f"fractions must sum to 1, not {sum(self.fractions)}")
+        if not self.scene.size < self.rows[0] < self.rows[1] - self.scene.size < 512 - 2 * self.scene.size:
+            raise ValueError("rows must leave each split more texture rows (of 512) than a scene is high")
+        for name in ("balanced", "val", "test"):
+            if getattr(self, name) % 4:
+                raise ValueError(f"{name} must be a multiple of 4, the number of groups")
+        return self
+
+
+class DigitBank(Section):
+    """Unlabelled scenes for pre-training and for the Fisher: all ten digits, both places balanced, masks stored."""
+
+    reader: Literal["digitscenes-bank"]
+    """Names the kind of dataset."""
+    scenes: Identifier
+    """The digitscenes dataset whose bank+train digits and textures are used."""
+    size: Count = 4000
+    """Number of images."""
+
+
+Dataset = Annotated[DigitScenes | DigitBank, Field(discriminator="reader")]
+
+
+class TinyResNet(Section):
+    """timm's ResNet of basic blocks with a 3x3 stride-2 stem and no max-pool, for images of 16 to 64 pixels."""
+
+    family: Literal["tiny-resnet"]
+    """Names the kind of architecture."""
+    layers: tuple[Count, Count, Count, Count] = (1, 1, 1, 1)
+    """Blocks of each stage."""
+    channels: tuple[Count, Count, Count, Count] = (16, 32, 48, 64)
+    """Channels of each stage."""
+
+
+class TinyViT(Section):
+    """timm's VisionTransformer at the size of the embedded images."""
+
+    family: Literal["tiny-vit"]
+    """Names the kind of architecture."""
+    image: Count = 20
+    """Side of the image, in pixels."""
+    patch: Count = 4
+    """Side of a patch, in pixels."""
+    width: Count = 64
+    """Embedding dimension."""
+    depth: Count = 4
+    """Number of blocks."""
+    heads: Count = 4
+    """Attention heads of a block."""
+
+    @model_validator(mode="after")
+    def _divides(self) -> Self:
+        if self.image % self.patch or self.width % self.heads:
+            raise ValueError("patch must divide image, and heads must divide width")
+        return self
+
+
+class TimmModel(Section):
+    """Any model of timm by name, without its classifier."""
+
+    family: Literal["timm"]
+    """Names the kind of architecture."""
+    name: str
+    """timm's name, for example vit_base_patch16_224.dino."""
+    image: Count | None = None
+    """Side of the image, where the model should be built for another size than its own."""
+
+
+Architecture = Annotated[TinyResNet | TinyViT | TimmModel, Field(discriminator="family")]
+
+
+class Views(Section):
+    """The random views of an image: crops, colours, and the bank's background swap."""
+
+    global_crops: Annotated[int, Field(ge=2)] = 2
+    """Number of large crops; teacher and student see them."""
+    local_crops: Annotated[int, Field(ge=0)] = 0
+    """Number of small crops; only the student sees them."""
+    global_scale: tuple[Fraction, Fraction] = (0.6, 1.0)
+    """Share of the image's area in a large crop."""
+    local_scale: tuple[Fraction, Fraction] = (0.2, 0.6)
+    """Share of the image's area in a small crop."""
+    local_size: Count = 12
+    """Side of a small crop, in pixels; a large crop has the image's side."""
+    flip: Fraction = 0.0
+    """Probability of a horizontal flip (0 for digits: a mirrored digit is none)."""
+    contrast: Fraction = 0.2
+    """Half-width of the random contrast factor."""
+    brightness: Fraction = 0.15
+    """Half-width of the random shift of each channel."""
+    grey: Fraction = 0.1
+    """Probability of dropping the colour."""
+    blur: Fraction = 0.2
+    """Probability of a 3x3 blur."""
+    background_swap: Fraction = 0.0
+    """Probability of pasting the foreground on the background of another bank image; needs a bank with masks. It builds the
+    premise in: a backbone that ignores the background."""
+
+
+class DinoLoss(Section):
+    """Self-distillation without labels (Caron et al. 2021)."""
+
+    weight: NonNegative = 1.0
+    """Weight in the sum of losses."""
+    hidden: Count = 128
+    """Width of the head's hidden layer."""
+    bottleneck: Count = 32
+    """Width of the head's bottleneck."""
+    prototypes: Count = 128
+    """Number of outputs."""
+    student_temperature: Positive = 0.1
+    """Temperature of the student's softmax."""
+    teacher_temperature: Positive = 0.04
+    """Temperature of the teacher's softmax."""
+    centre_momentum: Fraction = 0.9
+    """Momentum of the centre of the teacher's outputs."""
+    teacher_momentum: Fraction = 0.97
+    """First value of the teacher's momentum; it rises to 1 along a cosine."""
+
+
+class InfoNceLoss(Section):
+    """Contrast of the two large crops among the images of a batch (van den Oord et al. 2018, Chen et al. 2020)."""
+
+    weight: tuple[NonNegative, NonNegative] = (0.0, 0.0)
+    """First and last weight in the sum of losses, linear in between; 0 leaves it out."""
+    temperature: Positive = 0.2
+    """Temperature of the similarities."""
+
+
+class Pretraining(Section):
+    """Self-supervised training from random weights on an unlabelled bank."""
+
+    bank: Identifier
+    """The unlabelled dataset."""
+    probe: Identifier
+    """The labelled dataset (splits balanced and val) on which the record's linear and k-NN probes are made."""
+    views: Views = Views()
+    """The random views."""
+    dino: DinoLoss = DinoLoss()
+    """Self-distillation term."""
+    infonce: InfoNceLoss = InfoNceLoss()
+    """Contrastive term."""
+    epochs: Count = 14
+    """Passes over the bank."""
+    batch: Annotated[int, Field(ge=2)] = 128
+    """Images of a step."""
+    lr: Positive = 3e-3
+    """Peak learning rate of AdamW."""
+    warmup: Fraction = 0.1
+    """Share of the steps with a rising learning rate; a cosine follows."""
+    weight_decay: NonNegative = 0.04
+    """Weight decay of matrices and filters; vectors get none."""
+    clip: Positive = 3.0
+    """Largest norm of the gradient."""
+
+
+class Import(Section):
+    """Weights that somebody else trained."""
+
+    checkpoint: str | None = None
+    """A local file (.safetensors, or .pth/.pt that holds tensors only), relative to the root folder."""
+    digest: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+    """SHA-256 that the file must have."""
+    timm: bool = False
+    """Take timm's own weights of the architecture's name (needs a network on the first run)."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.checkpoint is None) == (not self.timm):
+            raise ValueError("give either checkpoint: FILE or timm: true")
+        return self
+
+
+class Backbone(Section):
+    """A network without a classifier, and where its weights come from."""
+
+    architecture: Architecture
+    """The network."""
+    pretraining: Pretraining | None = None
+    """Train it here, or"""
+    weights: Import | None = None
+    """import it."""
+    copies: Count = 1
+    """Independent pre-trainings; their identities end in -1, -2, ..."""
+    anchor: Literal["student", "teacher"] = "student"
+    """The network that fine-tuning starts from. The average of a short pre-training lags behind its student."""
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    """Mean of the input's channels, subtracted."""
+    std: tuple[Positive, Positive, Positive] = (0.25, 0.25, 0.25)
+    """Standard deviation of the input's channels, divided by."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.pretraining is None) == (self.weights is None):
+            raise ValueError("give either pretraining or weights")
+        if self.weights is not None and self.copies > 1:
+            raise ValueError("copies > 1 needs pretraining: imported weights are one backbone")
+        if self.weights is not None and self.weights.timm and self.architecture.family != "timm":
+            raise ValueError("weights.timm needs an architecture of family timm")
+        return self
+
+
+class Fim(Section):
+    """A diagonal Fisher information matrix of a backbone under its SSL loss."""
+
+    backbone: Identifier
+    """The backbone; each of its copies gets a FIM."""
+    bank: Identifier
+    """The unlabelled dataset."""
+    images: Count = 512
+    """Number of images, the first of the bank's seeded order."""
+    objective: Literal["dino"] = "dino"
+    """The SSL loss; terms that couple the images of a batch (InfoNCE) have no Fisher per image."""
+    estimator: Literal["teacher", "sampled"] = "teacher"
+    """teacher: soft targets, the squared SSL gradient; sampled: labels drawn from the model's own prediction, the true Fisher."""
+    backend: Literal["auto", "hooks", "loop"] = "auto"
+    """hooks: batched and exact; loop: one image a backward pass, the reference."""
+    views: Views = Views()
+    """The random views; all views of an image are joined before the square."""
+    batch: Count = 64
+    """Images of a pass; changes the speed, and the result by rounding only."""
+
+
+class Training(Section):
+    """What all arms of an experiment share in fine-tuning."""
+
+    epochs: Count = 8
+    """Passes over the training split."""
+    batch: Annotated[int, Field(ge=1)] = 64
+    """Images of a step."""
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    """The optimiser; sgd has momentum 0.9."""
+    weight_decay: NonNegative = 0.0
+    """Weight decay of backbone and head."""
+    head_lr: Positive = 1e-2
+    """Learning rate of the new head, the same for all arms. Tying it to the backbone's rate biases the comparison."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """Course of both learning rates over the steps."""
+    batch_norm: Literal["frozen", "train"] = "frozen"
+    """frozen: BatchNorm keeps the statistics of pre-training; train: it follows the batches."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Arithmetic of the network on a GPU; the head, the loss and the penalty stay in fp32."""
+    candidates: Literal["last", "every"] = "last"
+    """Epochs whose predictions are stored and among which a selection rule picks."""
+    save_models: bool = True
+    """Keep the fine-tuned weights of every cell."""
+
+
+class Experiment(Section):
+    """One comparison of arms on one dataset and one backbone."""
+
+    dataset: Identifier
+    """The labelled dataset."""
+    backbone: Identifier
+    """The backbone; every copy takes part."""
+    fim: Identifier
+    """The FIM of the arms ewc and ewc-shuffled."""
+    title: str = ""
+    """Heading of the tables."""
+    note: str = ""
+    """Printed under every table: what a reader must know to read it rightly."""
+    replicates: Count = 5
+    """Seeds of each backbone copy. A seed fixes the labelled draw and the order of the batches; arms are paired by it."""
+    training: Training = Training()
+    """What all arms share."""
+    arms: Arms
+    """The arms and their grids."""
+    baseline: Literal["erm", "linear-probe", "freeze", "l2sp", "ewc", "ewc-shuffled"] = "erm"
+    """The arm that differences are taken to."""
+    reference_lr: Positive = 1e-3
+    """The learning rate of the table 'same learning rate'."""
+    rules: tuple[Literal["val-wga", "val-average", "oracle-test-wga"], ...] = ("val-wga", "val-average", "oracle-test-wga")
+    """Selection rules; each gets a table."""
+    contrasts: tuple[tuple[str, str], ...] = (
+        ("ewc", "l2sp"),
+        ("ewc", "ewc-shuffled"),
+        ("ewc", "freeze"),
+        ("ewc", "linear-probe"),
+    )
+    """Further pairs of arms whose difference is printed with an interval."""
+    bootstrap: Annotated[int, Field(ge=100)] = 2000
+    """Resamples of the paired bootstrap."""
+    configurations_per_job: Count = 3
+    """Grid points of one process; it runs all replicates of them. Changes the speed, never the result."""
+
+    @model_validator(mode="after")
+    def _arms_exist(self) -> Self:
+        arms = self.arms.present()
+        if self.baseline not in arms:
+            raise ValueError(f"baseline '{self.baseline}' is not among the arms: {', '.join(arms)}")
+        return self
+
+
+class Config(Section):
+    """A whole configuration file."""
+
+    name: Identifier
+    """Name of the plan, printed in the report."""
+    seed: int = 2022
+    """Every seed of the plan derives from it."""
+    threads: Count = 1
+    """CPU threads of a process. Part of the plan because other numbers give other bits."""
+    datasets: dict[Identifier, Dataset]
+    """Labelled datasets and unlabelled banks."""
+    backbones: dict[Identifier, Backbone]
+    """Backbones."""
+    fims: dict[Identifier, Fim]
+    """Fisher information matrices."""
+    experiments: dict[Identifier, Experiment]
+    """Comparisons."""
+
+    @model_validator(mode="after")
+    def _references_exist(self) -> Self:
+        for where, key, table in self._references():
+            if key not in table:
+                raise ValueError(f"{where}: '{key}' is not defined; known: {', '.join(table) or 'none'}")
+        for name, dataset in self.datasets.items():
+            if isinstance(dataset, DigitBank) and not isinstance(self.datasets[dataset.scenes], DigitScenes):
+                raise ValueError(f"datasets.{name}.scenes: '{dataset.scenes}' is not a digitscenes dataset")
+        banks = {name for name, dataset in self.datasets.items() if isinstance(dataset, DigitBank)}
+        for where, key, wants_bank in self._uses():
+            if (key in banks) != wants_bank:
+                raise ValueError(f"{where}: '{key}' is {'a labelled dataset' if wants_bank else 'an unlabelled bank'}")
+        for name, experiment in self.experiments.items():
+            if self.fims[experiment.fim].backbone != experiment.backbone:
+                raise ValueError(
+                    f"experiments.{name}.fim: '{experiment.fim}' is measured on '{self.fims[experiment.fim].backbone}', "
+                    f"the experiment uses '{experiment.backbone}'"
+                )
+        return self
+
+    def _references(self) -> list[tuple[str, str, dict]]:
+        pairs: list[tuple[str, str, dict]] = []
+        for name, dataset in self.datasets.items():
+            if isinstance(dataset, DigitBank):
+                pairs.append((f"datasets.{name}.scenes", dataset.scenes, self.datasets))
+        pairs += [(where, key, self.datasets) for where, key, _ in self._uses()]
+        pairs += [(f"fims.{name}.backbone", fim.backbone, self.backbones) for name, fim in self.fims.items()]
+        for name, experiment in self.experiments.items():
+            pairs.append((f"experiments.{name}.backbone", experiment.backbone, self.backbones))
+            pairs.append((f"experiments.{name}.fim", experiment.fim, self.fims))
+        return pairs
+
+    def _uses(self) -> list[tuple[str, str, bool]]:
+        uses = [(f"fims.{name}.bank", fim.bank, True) for name, fim in self.fims.items()]
+        uses += [(f"experiments.{name}.dataset", entry.dataset, False) for name, entry in self.experiments.items()]
+        for name, backbone in self.backbones.items():
+            if backbone.pretraining:
+                uses.append((f"backbones.{name}.pretraining.bank", backbone.pretraining.bank, True))
+                uses.append((f"backbones.{name}.pretraining.probe", backbone.pretraining.probe, False))
+        return uses

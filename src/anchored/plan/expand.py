@@ -1,0 +1,162 @@
+"""From a configuration to the compiled plan: every copy, cell and job, each entry with all that its step needs.
+
+A step never reads the configuration; it reads its own entry. Identities of cells come from values, so that adding a grid
+point leaves every other cell as it is.
+"""
+
+from typing import Any
+
+from anchored.errors import ConfigError
+from anchored.files import value_digest
+from anchored.plan.arms import ANCHORED_ARMS, Ewc, configurations, grid
+from anchored.plan.base import Section
+from anchored.plan.config import Config, DigitBank, Experiment
+from anchored.plan.load import SCHEMA, Plan
+from anchored.plan.naming import configuration_label, copy_names, derive_seed
+
+
+def expand(config: Config) -> Plan:
+    """The plan of a configuration.
+
+    Raises:
+        ConfigError: two entries would get the same identity.
+    """
+    plan: Plan = {"schema": SCHEMA, "name": config.name, "seed": config.seed, "threads": config.threads}
+    plan["datasets"] = _datasets(config)
+    plan["backbones"] = _backbones(config)
+    plan["fims"] = _fims(config)
+    plan["experiments"] = {name: _experiment(config, name) for name in config.experiments}
+    plan["cells"] = _cells(config)
+    plan["baseline"], plan["anchored"] = _jobs(config, plan["cells"])
+    return plan
+
+
+def _dump(section: Section) -> dict[str, Any]:
+    return section.model_dump(mode="json", by_alias=True)
+
+
+def _datasets(config: Config) -> dict[str, Any]:
+    entries: dict[str, Any] = {}
+    for name, dataset in config.datasets.items():
+        entry = _dump(dataset)
+        entry["labelled"] = not isinstance(dataset, DigitBank)
+        if isinstance(dataset, DigitBank):
+            entry["scenes"] = _dump(config.datasets[dataset.scenes])
+        entry["seed"] = derive_seed(config.seed, "data", name)
+        entries[name] = entry | {"threads": config.threads}
+    return entries
+
+
+def _backbones(config: Config) -> dict[str, Any]:
+    entries: dict[str, Any] = {}
+    for family, backbone in config.backbones.items():
+        fields = {key: value for key, value in _dump(backbone).items() if key != "copies"}
+        for copy, name in enumerate(copy_names(family, backbone.copies), start=1):
+            entry = {"family": family, "copy": copy, **fields}
+            if backbone.pretraining:
+                entry |= {"bank": backbone.pretraining.bank, "probe": backbone.pretraining.probe}
+            entry |= {"seed": derive_seed(config.seed, "pretrain", family, copy), "threads": config.threads}
+            _add(entries, name, entry, "backbones")
+    return entries
+
+
+def _fims(config: Config) -> dict[str, Any]:
+    entries: dict[str, Any] = {}
+    for name, fim in config.fims.items():
+        copies = config.backbones[fim.backbone].copies
+        pairs = zip(copy_names(name, copies), copy_names(fim.backbone, copies), strict=True)
+        for fim_name, backbone in pairs:
+            entry = _dump(fim) | {"backbone": backbone}
+            entry |= {"seed": derive_seed(config.seed, "fim", name, backbone), "threads": config.threads}
+            _add(entries, fim_name, entry, "fims")
+    return entries
+
+
+def _experiment(config: Config, name: str) -> dict[str, Any]:
+    experiment = config.experiments[name]
+    arms = experiment.arms.present()
+    entry = _dump(experiment)
+    for key in ("training", "configurations_per_job"):
+        del entry[key]
+    entry["title"] = experiment.title or f"{experiment.dataset}, {experiment.backbone}"
+    entry["backbones"] = copy_names(experiment.backbone, config.backbones[experiment.backbone].copies)
+    entry["contrasts"] = [list(pair) for pair in experiment.contrasts if set(pair) <= set(arms)]
+    entry["arms"] = {
+        arm: {
+            "grid": {key: list(values) for key, values in grid(section).items()},
+            "configurations": [configuration_label(hyper) for hyper in configurations(section)],
+        }
+        for arm, section in arms.items()
+    }
+    return entry
+
+
+def _cells(config: Config) -> dict[str, Any]:
+    cells: dict[str, Any] = {}
+    for name, experiment in config.experiments.items():
+        backbone = config.backbones[experiment.backbone]
+        backbones = copy_names(experiment.backbone, backbone.copies)
+        fims = copy_names(experiment.fim, backbone.copies)
+        for copy, fim in zip(backbones, fims, strict=True):
+            for arm, section in experiment.arms.present().items():
+                for hyper in configurations(section):
+                    for replicate in range(experiment.replicates):
+                        label = configuration_label(hyper)
+                        entry = {
+                            "experiment": name,
+                            "dataset": experiment.dataset,
+                            "draw": replicate % getattr(config.datasets[experiment.dataset], "draws", 1),
+                            "backbone": copy,
+                            "family": experiment.backbone,
+                            "fim": fim if arm in ANCHORED_ARMS else None,
+                            "arm": arm,
+                            "configuration": label,
+                            "hyper": hyper,
+                            "conditioning": _dump(section.conditioning) if isinstance(section, Ewc) else None,
+                            "replicate": replicate,
+                            "seed": derive_seed(config.seed, "run", experiment.dataset, copy, replicate),
+                            "training": _dump(experiment.training),
+                            "threads": config.threads,
+                        }
+                        _add(cells, f"{name}-{copy}-{arm}-{label}-r{replicate}", entry, "cells")
+    return cells
+
+
+def _jobs(config: Config, cells: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    baseline: dict[str, Any] = {}
+    anchored: dict[str, Any] = {}
+    for name, experiment in config.experiments.items():
+        for arm, labels in _arm_labels(experiment).items():
+            for backbone in copy_names(experiment.backbone, config.backbones[experiment.backbone].copies):
+                step = experiment.configurations_per_job
+                for number, start in enumerate(range(0, len(labels), step), start=1):
+                    chosen = labels[start : start + step]
+                    members = [
+                        f"{name}-{backbone}-{arm}-{label}-r{replicate}"
+                        for label in chosen
+                        for replicate in range(experiment.replicates)
+                    ]
+                    job = {"dataset": experiment.dataset, "backbone": backbone}
+                    if arm in ANCHORED_ARMS:
+                        job["fim"] = cells[members[0]]["fim"]
+                    # The digest lets an engine that watches only this entry notice a change inside a cell.
+                    job |= {"cells": members, "digest": value_digest([cells[cell] for cell in members])}
+                    target = anchored if arm in ANCHORED_ARMS else baseline
+                    _add(target, f"{name}-{backbone}-{arm}-{number}", job, "jobs")
+    clashes = (baseline.keys() | anchored.keys()) & cells.keys() | (baseline.keys() & anchored.keys())
+    if clashes:
+        raise ConfigError(f"a job and a cell would share the name '{sorted(clashes)[0]}'.", "rename the experiment.")
+    return baseline, anchored
+
+
+def _arm_labels(experiment: Experiment) -> dict[str, list[str]]:
+    return {
+        arm: [configuration_label(hyper) for hyper in configurations(section)]
+        for arm, section in experiment.arms.present().items()
+    }
+
+
+def _add(entries: dict[str, Any], name: str, entry: dict[str, Any], kind: str) -> None:
+    if name in entries:
+        raise ConfigError(f"two {kind} would be named '{name}'.", "rename one, or remove a repeated grid value.")
+    entries[name] = entry

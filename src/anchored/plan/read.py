@@ -1,0 +1,61 @@
+"""From a YAML file to a checked `Config`, with errors that name the file and the key."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from anchored.errors import ConfigError
+from anchored.plan.config import Config
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """YAML without arbitrary objects and without duplicate keys, of which PyYAML would silently keep the last."""
+
+
+def _mapping(loader: _StrictLoader, node: yaml.MappingNode, deep: bool = False) -> dict:
+    seen = set()
+    for key_node, _ in node.value:
+        key = loader.construct_object(key_node, deep=deep)
+        if isinstance(key, str) and key in seen and key != "<<":
+            raise yaml.constructor.ConstructorError(None, None, f"duplicate key '{key}'", key_node.start_mark)
+        seen.add(key)
+    return yaml.SafeLoader.construct_mapping(loader, node, deep)
+
+
+_StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+
+
+def read_config(path: Path) -> Config:
+    """Reads and checks a configuration file.
+
+    Raises:
+        ConfigError: the file is missing, empty, no YAML, or breaks a rule of the models; names file and key.
+    """
+    try:
+        text = path.read_text()
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path} is missing.", "pass --config FILE.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}.") from error
+    try:
+        value: Any = yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a SafeLoader
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(value, dict):
+        found = "empty" if value is None else f"a {type(value).__name__}"
+        raise ConfigError(f"{path} is {found}, not a mapping of keys.", "see config/README.md for the keys.")
+    try:
+        return Config.model_validate(value)
+    except ValidationError as error:
+        raise ConfigError(_sentence(path, error), "see config/README.md for every key.") from error
+
+
+def _sentence(path: Path, error: ValidationError) -> str:
+    lines = []
+    for item in error.errors():
+        key = ".".join(str(part) for part in item["loc"]) or "top level"
+        given = "" if isinstance(item["input"], dict) else f" (given: {item['input']!r})"
+        lines.append(f"{path}: {key}: {item['msg'].removeprefix('Value error, ')}{given}")
+    return "\n".join(lines)

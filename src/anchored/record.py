@@ -1,0 +1,228 @@
+"""The frame around every step: lock, nothing-to-do check, timing, and `record.json` beside the artefact.
+
+A record holds the plan entry, digests of inputs and outputs, code version, library versions, device, wall time, peak
+memory and the step's own measurements. Its key covers entry, input digests and code, so a command that finds the key and
+the outputs unchanged has nothing to do. Identities are relative paths: moving the folder changes nothing.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import platform
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from anchored import __version__, steps
+from anchored.errors import EnvironmentFailure, InputError
+from anchored.files import disk_failure, file_digest, value_digest, write_json
+from anchored.paths import Paths
+from anchored.plan.load import Plan, lookup
+from anchored.steps import PACKAGE, code_files
+
+log = logging.getLogger("anchored")
+
+_LIBRARIES = ("torch", "torchvision", "timm", "numpy", "polars", "scikit-learn", "scikit-image", "safetensors")
+
+
+@dataclass
+class Running:
+    """What a step is told (digests of its inputs) and what it reports while it runs."""
+
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    measurements: dict[str, Any] = field(default_factory=dict)
+    device: str = "cpu"
+
+    def measure(self, **values: Any) -> None:
+        """Adds JSON values to the record's `measurements`."""
+        self.measurements.update(values)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step on one entry of the plan.
+
+    Args:
+        step: the command's verb, a key of `steps.MODULES`.
+        name: the entry's name.
+        entry: all that the step was told to do.
+        paths: the folder layout.
+        inputs: files that are read, each with the command that makes it.
+        outputs: files (or folders) that are written, without the record.
+        record: where the record goes.
+    """
+
+    step: str
+    name: str
+    entry: Any
+    paths: Paths
+    inputs: Mapping[Path, str]
+    outputs: list[Path]
+    record: Path
+
+    @contextmanager
+    def run(self, *, force: bool = False) -> Iterator[Running | None]:
+        """Yields None where there is nothing to do; else yields the running step and writes its record afterwards.
+
+        Raises:
+            InputError: an input is missing.
+            EnvironmentFailure: another process runs the same step.
+        """
+        with self._locked():
+            digests = self._input_digests()
+            code = code_digest(self.step)
+            key = value_digest({"step": self.step, "entry": self.entry, "inputs": digests, "code": code})
+            if not force and self._up_to_date(key):
+                log.info("%s %s: nothing to do, %s is up to date", self.step, self.name, self.record)
+                yield None
+                return
+            # A record left over would vouch for outputs that are about to change.
+            self.record.unlink(missing_ok=True)
+            running = Running(inputs=digests)
+            started, clock = datetime.now(UTC), time.perf_counter()
+            yield running
+            write_json(
+                self.record,
+                {
+                    "schema": 1,
+                    "step": self.step,
+                    "name": self.name,
+                    "key": key,
+                    "entry": self.entry,
+                    "inputs": digests,
+                    "outputs": {self._relative(path): path_digest(path) for path in self.outputs},
+                    "code": {"version": __version__, "digest": code, **_git()},
+                    "libraries": _libraries(),
+                    "device": running.device,
+                    "machine": {"system": platform.platform(), "processor": _processor(), "cpus": os.cpu_count()},
+                    "started": started.isoformat(timespec="seconds"),
+                    "wall_seconds": round(time.perf_counter() - clock, 3),
+                    "peak_memory_mib": _peak_memory(),
+                    "measurements": running.measurements,
+                },
+            )
+            log.info("%s %s: done in %.1f s", self.step, self.name, time.perf_counter() - clock)
+
+    def _relative(self, path: Path) -> str:
+        return path.relative_to(self.paths.root).as_posix()
+
+    def _input_digests(self) -> dict[str, str]:
+        digests = {}
+        for path, command in self.inputs.items():
+            if not path.exists():
+                raise InputError(f"{path} is missing, {self.step} {self.name} needs it.", f"run `{command}`.")
+            digests[self._relative(path)] = file_digest(path)
+        return digests
+
+    def _up_to_date(self, key: str) -> bool:
+        try:
+            record = json.loads(self.record.read_text())
+            made = record["outputs"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+        return record.get("key") == key and all(
+            path.exists() and made.get(self._relative(path)) == path_digest(path) for path in self.outputs
+        )
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        path = self.paths.work("locks") / f"{self.step}-{self.name}.lock"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(path, timeout=0):
+                yield
+        except Timeout as error:
+            raise EnvironmentFailure(
+                f"another process is running {self.step} {self.name} in {self.paths.root.resolve()}.",
+                "wait for it, or stop it; the lock goes with the process.",
+            ) from error
+        except OSError as error:
+            raise disk_failure(path, error) from error
+
+
+def planned_step(plan: Plan, kind: str, name: str, paths: Paths) -> Step:
+    """The frame of the entry `name` in the plan's map `kind`, or of evaluate and tables; files are those of `steps.py`."""
+    made, record = steps.split_record(steps.outputs(kind, name, paths))
+    return Step(
+        step=steps.STEP_OF[kind],
+        name=name,
+        # Steps over all runs are told everything: their entry is the part of the plan that they read.
+        entry=lookup(plan, kind, name) if kind in plan else _whole(plan),
+        paths=paths,
+        inputs=steps.inputs(kind, name, plan, paths),
+        outputs=made,
+        record=record,
+    )
+
+
+def _whole(plan: Plan) -> dict[str, Any]:
+    return {"name": plan["name"], "seed": plan["seed"], "experiments": plan["experiments"], "digest": value_digest(plan)}
+
+
+def code_digest(step: str) -> str:
+    """SHA-256 over the source files that a step runs."""
+    digest = hashlib.sha256()
+    for path in code_files(step):
+        digest.update(path.relative_to(PACKAGE).as_posix().encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def path_digest(path: Path) -> str:
+    """SHA-256 of a file, or of the names and digests of a folder's files."""
+    if not path.is_dir():
+        return file_digest(path)
+    files = sorted(member for member in path.rglob("*") if member.is_file())
+    return value_digest({member.relative_to(path).as_posix(): file_digest(member) for member in files})
+
+
+def _git() -> dict[str, Any]:
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(["git", "-C", str(PACKAGE), *arguments], capture_output=True, text=True, timeout=10)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    commit = git("rev-parse", "HEAD")
+    changed = git("status", "--porcelain", "--", str(PACKAGE)) if commit else None
+    return {"commit": commit, "modified": bool(changed) if changed is not None else None}
+
+
+def _libraries() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for name in _LIBRARIES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor()
+
+
+def _peak_memory() -> dict[str, int]:
+    # ru_maxrss is in KiB on Linux and in bytes on macOS.
+    unit = 1 << 20 if sys.platform == "darwin" else 1 << 10
+    peak = {"host": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // unit}
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        peak["device"] = torch.cuda.max_memory_allocated() >> 20
+    return peak

@@ -1,0 +1,95 @@
+"""What each step reads and writes, and which code it runs: one table for the commands, Snakemake and DVC.
+
+Engines import this while they parse, so it needs nothing but the standard library. A parity test compares both engines'
+graphs with each other; both take inputs, outputs and code from here.
+"""
+
+from pathlib import Path
+
+from anchored.paths import Paths
+from anchored.plan.load import Plan, lookup
+
+PACKAGE = Path(__file__).parent
+
+# Folders and modules of the package whose change makes a step's result stale. Engines cannot follow imports.
+MODULES: dict[str, tuple[str, ...]] = {
+    "prepare": ("data",),
+    "pretrain": ("data", "backbones", "objectives", "pretrain"),
+    "fim": ("data", "backbones", "objectives", "fisher"),
+    "finetune": ("data", "backbones", "fisher", "finetune"),
+    "evaluate": ("evaluate",),
+    "tables": ("report",),
+}
+
+# Name of the plan's map -> step that makes its entries.
+STEP_OF = {
+    "datasets": "prepare",
+    "backbones": "pretrain",
+    "fims": "fim",
+    "baseline": "finetune",
+    "anchored": "finetune",
+    "evaluate": "evaluate",
+    "tables": "tables",
+}
+
+
+def code_files(step: str) -> list[Path]:
+    """All source files of a step, sorted."""
+    files: list[Path] = []
+    for module in MODULES[step]:
+        files += (PACKAGE / module).rglob("*.py")
+    return sorted(files)
+
+
+def outputs(kind: str, name: str, paths: Paths) -> list[Path]:
+    """Files that the entry `name` of the plan's map `kind` writes; the first is the one that others depend on."""
+    match kind:
+        case "datasets":
+            return [paths.data(name) / file for file in ("manifest.json", "images.npy", "index.parquet", "record.json")]
+        case "backbones":
+            return [paths.backbone(name) / file for file in ("model.safetensors", "record.json")]
+        case "fims":
+            return [paths.fim(name) / file for file in ("fim.safetensors", "record.json", "card.md")]
+        case "baseline" | "anchored":
+            files = ("predictions.parquet", "history.parquet", "models.safetensors", "record.json")
+            return [paths.run(name) / file for file in files]
+        case "evaluate":
+            return [paths.metrics, paths.metrics_csv, paths.comparisons, paths.selected, paths.results / "evaluate.record.json"]
+        case "tables":
+            return [paths.tables, paths.figures, paths.report, paths.results / "tables.record.json"]
+    raise KeyError(kind)
+
+
+def split_record(made: list[Path]) -> tuple[list[Path], Path]:
+    """Outputs without their record, and the record."""
+    (record,) = [path for path in made if path.name.endswith("record.json")]
+    return [path for path in made if path != record], record
+
+
+def inputs(kind: str, name: str, plan: Plan, paths: Paths) -> dict[Path, str]:
+    """Files that the entry reads, each with the command that makes it."""
+    if kind == "evaluate":
+        jobs = [("baseline", job) for job in plan["baseline"]] + [("anchored", job) for job in plan["anchored"]]
+        runs = {outputs(group, job, paths)[0]: f"anchored finetune {job}" for group, job in jobs}
+        datasets = dict.fromkeys(experiment["dataset"] for experiment in plan["experiments"].values())
+        return {_made(dataset, "datasets", paths): f"anchored prepare {dataset}" for dataset in datasets} | runs
+    if kind == "tables":
+        made = {path: "anchored evaluate" for path in split_record(outputs("evaluate", "", paths))[0]}
+        fims = dict.fromkeys(fim for fim in plan["fims"])
+        return made | {_made(fim, "fims", paths): f"anchored fim {fim}" for fim in fims}
+    entry = lookup(plan, kind, name)
+    needs: dict[Path, str] = {}
+    for key, group, verb in (
+        ("dataset", "datasets", "prepare"),
+        ("bank", "datasets", "prepare"),
+        ("probe", "datasets", "prepare"),
+        ("backbone", "backbones", "pretrain"),
+        ("fim", "fims", "fim"),
+    ):
+        if entry.get(key) and kind != "datasets":
+            needs[_made(entry[key], group, paths)] = f"anchored {verb} {entry[key]}"
+    return needs
+
+
+def _made(name: str, kind: str, paths: Paths) -> Path:
+    return outputs(kind, name, paths)[0]
