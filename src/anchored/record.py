@@ -118,12 +118,14 @@ class Step:
         return path.relative_to(self.paths.root).as_posix()
 
     def _input_digests(self) -> dict[str, str]:
-        digests = {}
-        for path, command in self.inputs.items():
-            if not path.exists():
-                raise InputError(f"{path} is missing, {self.step} {self.name} needs it.", f"run `{command}`.")
-            digests[self._relative(path)] = file_digest(path)
-        return digests
+        missing = {path: command for path, command in self.inputs.items() if not path.exists()}
+        if missing:
+            first = ", ".join(map(str, list(missing)[:3])) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
+            raise InputError(
+                f"{self.step} {self.name} needs {len(self.inputs)} files, {len(missing)} of them missing: {first}.",
+                f"run `{next(iter(missing.values()))}`{' and the like' if len(missing) > 1 else ''}, or let snakemake do so.",
+            )
+        return {self._relative(path): file_digest(path) for path in self.inputs}
 
     def _up_to_date(self, key: str) -> bool:
         try:

@@ -11,14 +11,15 @@ from anchored.plan.load import Plan, lookup
 
 PACKAGE = Path(__file__).parent
 
-# Folders and modules of the package whose change makes a step's result stale. Engines cannot follow imports.
+# Folders and modules of the package whose change makes a step's result stale. Engines cannot follow imports, so a test
+# follows them. The frame around every step (this file, record, files, plan, ...) is left out: it computes no number.
 MODULES: dict[str, tuple[str, ...]] = {
     "prepare": ("data",),
-    "pretrain": ("data", "backbones", "objectives", "pretrain"),
+    "pretrain": ("data", "backbones", "objectives", "pretrain.py", "probe.py", "evaluate/metrics.py"),
     "fim": ("data", "backbones", "objectives", "fisher"),
-    "finetune": ("data", "backbones", "fisher", "finetune"),
+    "finetune": ("data", "backbones", "fisher", "finetune", "probe.py", "evaluate/metrics.py"),
     "evaluate": ("evaluate",),
-    "tables": ("report",),
+    "tables": ("evaluate", "report"),
 }
 
 # Name of the plan's map -> step that makes its entries.
@@ -37,7 +38,8 @@ def code_files(step: str) -> list[Path]:
     """All source files of a step, sorted."""
     files: list[Path] = []
     for module in MODULES[step]:
-        files += (PACKAGE / module).rglob("*.py")
+        path = PACKAGE / module
+        files += [path] if path.suffix else path.rglob("*.py")
     return sorted(files)
 
 
@@ -75,8 +77,9 @@ def inputs(kind: str, name: str, plan: Plan, paths: Paths) -> dict[Path, str]:
         return {_made(dataset, "datasets", paths): f"anchored prepare {dataset}" for dataset in datasets} | runs
     if kind == "tables":
         made = {path: "anchored evaluate" for path in split_record(outputs("evaluate", "", paths))[0]}
-        fims = dict.fromkeys(fim for fim in plan["fims"])
-        return made | {_made(fim, "fims", paths): f"anchored fim {fim}" for fim in fims}
+        datasets = dict.fromkeys(experiment["dataset"] for experiment in plan["experiments"].values())
+        made |= {_made(dataset, "datasets", paths): f"anchored prepare {dataset}" for dataset in datasets}
+        return made | {_made(fim, "fims", paths): f"anchored fim {fim}" for fim in plan["fims"]}
     entry = lookup(plan, kind, name)
     needs: dict[Path, str] = {}
     for key, group, verb in (

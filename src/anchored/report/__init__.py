@@ -1,0 +1,1 @@
+"""From evaluated results to what people read: tables, figures and one page with everything."""
