@@ -37,14 +37,20 @@ def plan(
     config: ConfigFile = _CONFIG,
     out: Annotated[Path, typer.Option("--out", help="Where the plan is written.")] = _PLAN,
     check: Annotated[bool, typer.Option("--check", help="Write nothing; fail if the plan differs from the configuration.")] = False,
+    manual: Annotated[bool, typer.Option("--manual", help="Write README.md and schema.json beside the configuration.")] = False,
 ) -> None:
     """Compile a configuration into a plan.
 
-    Reads config/*.yaml. Writes plan.json: every dataset, backbone, FIM, cell and job with all that its step needs.
+    Reads config/*.yaml. Writes plan.json: every dataset, backbone, FIM, cell and job with all that its step needs. With
+    --manual writes the manual of every key instead.
     """
     with _reported(None):
         from anchored.plan.compile import check_plan, compile_plan
+        from anchored.plan.manual import write_manual
 
+        if manual:
+            print(write_manual(config.parent))
+            return
         print(check_plan(config, out) if check else compile_plan(config, out))
 
 

@@ -186,14 +186,18 @@ def _rate(step: int, total: int, warmup: float) -> float:
 
 
 def _probes(entry: Mapping[str, Any], networks: Networks, data: Store, device: torch.device) -> dict[str, Any]:
-    """Probes of random weights, student and teacher: fitted on the split `balanced`, measured on `val` of draw 0."""
+    """Probes of random weights, student and teacher, measured on `val` of draw 0.
+
+    Fitted on the split `balanced`, which digitscenes has for it, or on `train`.
+    """
+    fit_split = "balanced" if "balanced" in data.manifest["groups"] else "train"
     random = seeded(entry["architecture"], derive_seed(entry["seed"], "weights")).to(device)
-    rows = {split: data.rows(split, 0) for split in ("balanced", "val")}
+    rows = {split: data.rows(split, 0) for split in (fit_split, "val")}
     inputs = {split: to_input(data.layer("image")[chosen], entry, device) for split, chosen in rows.items()}
     labels = {split: data.column("y", chosen) for split, chosen in rows.items()}
     groups = data.column("group", rows["val"])
     found = {}
     for name, network in {"random": random, "student": networks.student, "teacher": networks.teacher}.items():
-        fitted, measured = (features(network, inputs[split]) for split in ("balanced", "val"))
-        found[name] = probe(fitted, labels["balanced"], measured, labels["val"], groups)
+        fitted, measured = (features(network, inputs[split]) for split in (fit_split, "val"))
+        found[name] = probe(fitted, labels[fit_split], measured, labels["val"], groups)
     return found

@@ -43,7 +43,7 @@ def probe(
     from sklearn.neighbors import KNeighborsClassifier
 
     logistic = fit_logistic(fitted, fitted_labels, _INVERSE_REGULARISATION)
-    neighbours = KNeighborsClassifier(_NEIGHBOURS, metric="cosine").fit(fitted, fitted_labels)
+    neighbours = KNeighborsClassifier(min(_NEIGHBOURS, len(fitted)), metric="cosine").fit(fitted, fitted_labels)
     return {
         "linear": _accuracies(logistic.predict(measured), labels, groups),
         "knn": _accuracies(neighbours.predict(measured), labels, groups),

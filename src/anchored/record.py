@@ -82,7 +82,7 @@ class Step:
         with self._locked():
             digests = self._input_digests()
             code = code_digest(self.step)
-            key = value_digest({"step": self.step, "entry": self.entry, "inputs": digests, "code": code})
+            key = self._key(digests, code)
             if not force and self._up_to_date(key):
                 log.info("%s %s: nothing to do, %s is up to date", self.step, self.name, self.record)
                 yield None
@@ -114,6 +114,15 @@ class Step:
             )
             log.info("%s %s: done in %.1f s", self.step, self.name, time.perf_counter() - clock)
 
+    def is_up_to_date(self) -> bool:
+        """Whether the record vouches for the outputs, given the present inputs, plan entry and code."""
+        if not all(path.exists() for path in self.inputs):
+            return False
+        return self._up_to_date(self._key(self._input_digests(), code_digest(self.step)))
+
+    def _key(self, digests: Mapping[str, str], code: str) -> str:
+        return value_digest({"step": self.step, "entry": self.entry, "inputs": dict(digests), "code": code})
+
     def _relative(self, path: Path) -> str:
         return path.relative_to(self.paths.root).as_posix()
 
@@ -140,10 +149,10 @@ class Step:
     @contextmanager
     def _locked(self) -> Iterator[None]:
         path = self.paths.work("locks") / f"{self.step}-{self.name}.lock"
+        lock = FileLock(path, timeout=0)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(path, timeout=0):
-                yield
+            lock.acquire()
         except Timeout as error:
             raise EnvironmentFailure(
                 f"another process is running {self.step} {self.name} in {self.paths.root.resolve()}.",
@@ -151,6 +160,11 @@ class Step:
             ) from error
         except OSError as error:
             raise disk_failure(path, error) from error
+        # Outside of the handlers above: an OSError of the step is no failure of the lock.
+        try:
+            yield
+        finally:
+            lock.release()
 
 
 def planned_step(plan: Plan, kind: str, name: str, paths: Paths) -> Step:
@@ -182,10 +196,10 @@ def code_digest(step: str) -> str:
 
 
 def path_digest(path: Path) -> str:
-    """SHA-256 of a file, or of the names and digests of a folder's files."""
+    """SHA-256 of a file, or of the names and digests of a folder's files; hidden ones (Snakemake's time stamp) do not count."""
     if not path.is_dir():
         return file_digest(path)
-    files = sorted(member for member in path.rglob("*") if member.is_file())
+    files = sorted(member for member in path.rglob("*") if member.is_file() and not member.name.startswith("."))
     return value_digest({member.relative_to(path).as_posix(): file_digest(member) for member in files})
 
 

@@ -1,5 +1,6 @@
 """From an architecture of the plan to a module that maps images (B, 3, H, W) to features (B, D)."""
 
+import difflib
 from collections.abc import Mapping
 from functools import partial
 from typing import Any, cast
@@ -8,7 +9,7 @@ import torch
 from torch import nn
 
 from anchored.compat import prepare_torchvision
-from anchored.errors import ConfigError
+from anchored.errors import ConfigError, EnvironmentFailure
 
 
 def build(architecture: Mapping[str, Any]) -> nn.Module:
@@ -18,7 +19,7 @@ def build(architecture: Mapping[str, Any]) -> nn.Module:
         architecture: `architecture` of a backbone in the plan.
 
     Raises:
-        ConfigError: timm has no model of that name.
+        ConfigError: timm has no model of that name, or not for a given image size.
     """
     prepare_torchvision()
     return {"tiny-resnet": _tiny_resnet, "tiny-vit": _tiny_vit, "timm": _timm}[architecture["family"]](architecture)
@@ -62,15 +63,25 @@ def _tiny_vit(architecture: Mapping[str, Any]) -> nn.Module:
 def _timm(architecture: Mapping[str, Any], *, pretrained: bool = False) -> nn.Module:
     import timm
 
-    options = {} if architecture["image"] is None else {"img_size": architecture["image"]}
+    name, image = architecture["name"], architecture["image"]
+    options = {} if image is None else {"img_size": image}
     try:
-        return timm.create_model(architecture["name"], pretrained=pretrained, num_classes=0, **options)
-    except RuntimeError as error:
-        if "Unknown model" not in str(error):
+        return timm.create_model(name, pretrained=pretrained, num_classes=0, **options)
+    except (RuntimeError, ValueError) as error:
+        if not any(text in str(error) for text in ("Unknown model", "Invalid pretrained tag", "no source prefix")):
             raise
-        near = timm.list_models(f"*{architecture['name'].split('.')[0].split('_')[0]}*")[:5]
-        hint = f"timm {timm.__version__} has, for example: {', '.join(near)}." if near else ""
-        raise ConfigError(f"timm has no model '{architecture['name']}'.", hint) from error
+        near = difflib.get_close_matches(name, timm.list_models() + timm.list_models(pretrained=True), n=3, cutoff=0.5)
+        hint = f"timm {timm.__version__} has, for example: {', '.join(near)}." if near else "timm.list_models() names them."
+        raise ConfigError(f"timm has no model '{name}'.", hint) from error
+    except TypeError as error:
+        if "img_size" not in str(error):
+            raise
+        raise ConfigError(f"timm's {name} is not built for an image size.", "leave architecture.image out.") from error
+    except OSError as error:
+        raise EnvironmentFailure(
+            f"the weights of timm's {name} cannot be fetched: {str(error).splitlines()[0]}",
+            "fetch them once on a machine with a network, or use weights.checkpoint.",
+        ) from error
 
 
 def with_timm_weights(architecture: Mapping[str, Any]) -> nn.Module:

@@ -41,9 +41,11 @@ def write_store(
     for name, array in layers.items():
         channels[name] = [start, start + array.shape[-1]]
         start += array.shape[-1]
-    packed = np.concatenate(list(layers.values()), axis=-1)
+    packed = np.concatenate(list(layers.values()), axis=-1) if len(layers) > 1 else next(iter(layers.values()))
     with replacing(folder / "images.npy") as temporary, temporary.open("wb") as stream:
-        np.lib.format.write_array(stream, packed, allow_pickle=False)
+        # Not write_array: where the disk is full, its tofile() raises an OSError that does not say so.
+        np.lib.format.write_array_header_1_0(stream, np.lib.format.header_data_from_array_1_0(packed))
+        stream.write(packed.data)
     buffer = io.BytesIO()
     index.write_parquet(buffer, compression="zstd", statistics=False)
     write_bytes(folder / "index.parquet", buffer.getvalue())
@@ -116,6 +118,8 @@ def open_store(folder: Path) -> Store:
     name = folder.name
     command = f"anchored prepare {name}"
     manifest = read_json(folder / "manifest.json", made_by=command)
+    if not (isinstance(manifest, dict) and {"shape", "layers", "digests"} <= manifest.keys()):
+        raise InputError(f"{folder / 'manifest.json'} is no manifest of a store.", f"run `{command} --force`.")
     images = folder / "images.npy"
     for file in FILES[:2]:
         path = folder / file

@@ -28,7 +28,7 @@ class Anchor:
     Raises:
         MissingFisher: `fisher` lacks a parameter of `model`; lists all missing names.
         ShapeMismatch: names the parameter, both shapes.
-        ConfigError: `strength` is negative or not finite.
+        ConfigError: `strength` is negative or not finite, or `model` has nothing to train.
         NumericalError: `fisher` holds a negative or non-finite value; names the parameter.
     """
 
@@ -37,6 +37,8 @@ class Anchor:
             raise ConfigError(f"the penalty strength must be finite and at least 0, not {strength}.")
         self.strength = strength
         named = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+        if not named:
+            raise ConfigError("the model has no parameter that requires a gradient: there is nothing to anchor.")
         self._parameters: list[Tensor] = list(named.values())
         self._anchor = [parameter.detach().clone() for parameter in self._parameters]
         self._weights = _weights(named, fisher)
@@ -106,6 +108,8 @@ def _norm(tensors: list[Tensor] | tuple[Tensor, ...]) -> float:
 def _weights(named: Mapping[str, nn.Parameter], fisher: Mapping[str, Tensor] | float) -> list[Tensor]:
     """The weight f of each parameter, on its device and in its dtype."""
     if not isinstance(fisher, Mapping):
+        if not (math.isfinite(fisher) and fisher >= 0):
+            raise NumericalError(f"the Fisher must be finite and at least 0, not {fisher}.")
         return [torch.full_like(parameter, float(fisher)) for parameter in named.values()]
     missing = [name for name in named if name not in fisher]
     if missing:

@@ -58,7 +58,8 @@ def sampled_losses(student: Tensor, uniforms: Tensor, *, student_temperature: fl
     log_p = F.log_softmax(student / student_temperature, dim=-1)
     with torch.no_grad():
         cumulative = log_p.exp().cumsum(-1)
-        below = cumulative < uniforms.unsqueeze(-1) * cumulative[..., -1:]
+        # Label k owns [P(k - 1), P(k)), so a label of probability 0 owns nothing, not even the uniform 0.
+        below = cumulative <= uniforms.unsqueeze(-1) * cumulative[..., -1:]
         drawn = below.sum(-1).clamp(max=student.shape[-1] - 1)
     return -log_p.gather(-1, drawn.unsqueeze(-1)).squeeze(-1).mean(1)
 

@@ -12,6 +12,7 @@ Strengths = Annotated[tuple[NonNegative, ...], Field(min_length=1)]
 Stages = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
 Inverse = Annotated[tuple[Positive, ...], Field(min_length=1)]
 
+Arm = Literal["erm", "linear-probe", "freeze", "l2sp", "ewc", "ewc-shuffled"]
 ANCHORED_ARMS = ("ewc", "ewc-shuffled")
 
 

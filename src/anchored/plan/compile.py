@@ -26,7 +26,7 @@ def check_plan(config: Path, out: Path) -> str:
     command = f"run `anchored plan --config {config} --out {out}`."
     text = json_text(expand(read_config(config)))
     try:
-        found = out.read_text()
+        found = out.read_text(errors="replace")
     except FileNotFoundError as error:
         raise ConfigError(f"{out} is missing.", command) from error
     if found != text:

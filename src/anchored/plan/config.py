@@ -1,103 +1,19 @@
 """The configuration a user writes, as typed models. The only place with a default.
 
-`config/schema.json` and `config/README.md` are generated from these models (`anchored plan --schema`, `--manual`); a test
-compares them.
+`config/schema.json` and `config/README.md` are generated from these models (`anchored plan --manual`); a test compares them.
 """
 
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from anchored.plan.arms import Arms
-from anchored.plan.base import Count, Fraction, Identifier, NonNegative, Positive, Section
-
-
-class Scene(Section):
-    """How one scene of DigitScenes is drawn."""
-
-    size: Annotated[int, Field(ge=8, le=256)] = 20
-    """Side of the square image, in pixels."""
-    digit: tuple[int, int] = (14, 16)
-    """Smallest and largest side of the pasted digit, in pixels."""
-    tint: tuple[Fraction, Fraction] = (0.9, 1.0)
-    """Range of the digit's brightness."""
-    tint_spread: Fraction = 0.15
-    """Half-width of the digit's brightness per channel around its tint."""
-    place_tint: NonNegative = 0.8
-    """Strength of the colour that tells the two places apart; 0 leaves the texture as the only cue."""
-    texture: NonNegative = 0.16
-    """Standard deviation of the background's texture."""
-    gain: Fraction = 0.15
-    """Half-width of the background's random gain per channel."""
-
-    @model_validator(mode="after")
-    def _digit_fits(self) -> Self:
-        low, high = self.digit
-        if not 4 <= low <= high <= self.size:
-            raise ValueError(f"digit {low}-{high} must lie in 4..size ({self.size})")
-        return self
-
-
-class DigitScenes(Section):
-    """Real handwritten digits on photographs of grass and gravel: a labelled dataset with a dialled spurious correlation."""
-
-    reader: Literal["digitscenes"]
-    """Names the kind of dataset."""
-    scene: Scene = Scene()
-    """How a scene is drawn."""
-    classes: tuple[tuple[int, ...], tuple[int, ...]] = ((0, 6, 8), (1, 4, 7))
-    """Digits of class 0 and of class 1."""
-    split_seed: int = 2
-    """Seed of the division of the digits into bank+train, val and test."""
-    fractions: tuple[Positive, Positive, Positive] = (0.55, 0.15, 0.30)
-    """Shares of the digits for bank+train, val and test."""
-    rows: tuple[int, int] = (270, 341)
-    """Texture rows: below the first for bank+train, from there to the second for val, the rest for test."""
-    train: Count = 800
-    """Training images of one draw."""
-    correlation: Fraction = 0.95
-    """Share of the training images whose place agrees with their class."""
-    balanced: Count = 800
-    """Images of a balanced split with the training digits: for probes of the backbone, never for fine-tuning."""
-    val: Count = 600
-    """Validation images of one draw, all groups equal."""
-    test: Count = 1600
-    """Test images, all groups equal, shared by all draws."""
-    draws: Count = 5
-    """Number of independent draws of train and val; replicate r of an experiment uses draw r modulo this number."""
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if set(self.classes[0]) & set(self.classes[1]) or not (self.classes[0] and self.classes[1]):
-            raise ValueError("classes must name two disjoint, non-empty sets of digits")
-        if any(not 0 <= digit <= 9 for digits in self.classes for digit in digits):
-            raise ValueError("classes must name digits 0..9")
-        if abs(sum(self.fractions) - 1) > 1e-9:
-            raise ValueError(f"fractions must sum to 1, not {sum(self.fractions)}")
-        if not self.scene.size < self.rows[0] < self.rows[1] - self.scene.size < 512 - 2 * self.scene.size:
-            raise ValueError("rows must leave each split more texture rows (of 512) than a scene is high")
-        for name in ("balanced", "val", "test"):
-            if getattr(self, name) % 4:
-                raise ValueError(f"{name} must be a multiple of 4, the number of groups")
-        return self
-
-
-class DigitBank(Section):
-    """Unlabelled scenes for pre-training and for the Fisher: all ten digits, both places balanced, masks stored."""
-
-    reader: Literal["digitscenes-bank"]
-    """Names the kind of dataset."""
-    scenes: Identifier
-    """The digitscenes dataset whose bank+train digits and textures are used."""
-    size: Count = 4000
-    """Number of images."""
-
-
-Dataset = Annotated[DigitScenes | DigitBank, Field(discriminator="reader")]
+from anchored.plan.arms import ANCHORED_ARMS, Arm, Arms
+from anchored.plan.base import Count, Finite, Fraction, FractionRange, Identifier, NonNegative, Positive, Section
+from anchored.plan.datasets import BANKS, Dataset, DigitBank, DigitScenes
 
 
 class TinyResNet(Section):
-    """timm's ResNet of basic blocks with a 3x3 stride-2 stem and no max-pool, for images of 16 to 64 pixels."""
+    """timm's ResNet of basic blocks with a 3x3 stride-2 stem of 64 channels and no max-pool, for images of 16 to 64 pixels."""
 
     family: Literal["tiny-resnet"]
     """Names the kind of architecture."""
@@ -151,9 +67,9 @@ class Views(Section):
     """Number of large crops; teacher and student see them."""
     local_crops: Annotated[int, Field(ge=0)] = 0
     """Number of small crops; only the student sees them."""
-    global_scale: tuple[Fraction, Fraction] = (0.6, 1.0)
+    global_scale: FractionRange = (0.6, 1.0)
     """Share of the image's area in a large crop."""
-    local_scale: tuple[Fraction, Fraction] = (0.2, 0.6)
+    local_scale: FractionRange = (0.2, 0.6)
     """Share of the image's area in a small crop."""
     local_size: Count = 12
     """Side of a small crop, in pixels; a large crop has the image's side."""
@@ -259,7 +175,7 @@ class Backbone(Section):
     """Independent pre-trainings; their identities end in -1, -2, ..."""
     anchor: Literal["student", "teacher"] = "student"
     """The network that fine-tuning starts from. The average of a short pre-training lags behind its student."""
-    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    mean: tuple[Finite, Finite, Finite] = (0.5, 0.5, 0.5)
     """Mean of the input's channels, subtracted."""
     std: tuple[Positive, Positive, Positive] = (0.25, 0.25, 0.25)
     """Standard deviation of the input's channels, divided by."""
@@ -272,6 +188,8 @@ class Backbone(Section):
             raise ValueError("copies > 1 needs pretraining: imported weights are one backbone")
         if self.weights is not None and self.weights.timm and self.architecture.family != "timm":
             raise ValueError("weights.timm needs an architecture of family timm")
+        if self.weights is not None and self.anchor == "teacher":
+            raise ValueError("anchor: teacher needs pretraining: imported weights are one network, the student")
         return self
 
 
@@ -328,8 +246,8 @@ class Experiment(Section):
     """The labelled dataset."""
     backbone: Identifier
     """The backbone; every copy takes part."""
-    fim: Identifier
-    """The FIM of the arms ewc and ewc-shuffled."""
+    fim: Identifier | None = None
+    """The FIM of the arms ewc and ewc-shuffled; they need one."""
     title: str = ""
     """Heading of the tables."""
     note: str = ""
@@ -340,19 +258,19 @@ class Experiment(Section):
     """What all arms share."""
     arms: Arms
     """The arms and their grids."""
-    baseline: Literal["erm", "linear-probe", "freeze", "l2sp", "ewc", "ewc-shuffled"] = "erm"
+    baseline: Arm = "erm"
     """The arm that differences are taken to."""
     reference_lr: Positive = 1e-3
     """The learning rate of the table 'same learning rate'."""
     rules: tuple[Literal["val-wga", "val-average", "oracle-test-wga"], ...] = ("val-wga", "val-average", "oracle-test-wga")
     """Selection rules; each gets a table."""
-    contrasts: tuple[tuple[str, str], ...] = (
+    contrasts: tuple[tuple[Arm, Arm], ...] = (
         ("ewc", "l2sp"),
         ("ewc", "ewc-shuffled"),
         ("ewc", "freeze"),
         ("ewc", "linear-probe"),
     )
-    """Further pairs of arms whose difference is printed with an interval."""
+    """Further pairs of arms whose difference is printed with an interval; pairs with an arm that takes no part are left out."""
     bootstrap: Annotated[int, Field(ge=100)] = 2000
     """Resamples of the paired bootstrap."""
     configurations_per_job: Count = 3
@@ -363,6 +281,8 @@ class Experiment(Section):
         arms = self.arms.present()
         if self.baseline not in arms:
             raise ValueError(f"baseline '{self.baseline}' is not among the arms: {', '.join(arms)}")
+        if self.fim is None and (needy := [arm for arm in ANCHORED_ARMS if arm in arms]):
+            raise ValueError(f"fim is missing, the arm '{needy[0]}' needs one")
         return self
 
 
@@ -379,7 +299,7 @@ class Config(Section):
     """Labelled datasets and unlabelled banks."""
     backbones: dict[Identifier, Backbone]
     """Backbones."""
-    fims: dict[Identifier, Fim]
+    fims: Annotated[dict[Identifier, Fim], Field(default_factory=dict)]
     """Fisher information matrices."""
     experiments: dict[Identifier, Experiment]
     """Comparisons."""
@@ -392,12 +312,12 @@ class Config(Section):
         for name, dataset in self.datasets.items():
             if isinstance(dataset, DigitBank) and not isinstance(self.datasets[dataset.scenes], DigitScenes):
                 raise ValueError(f"datasets.{name}.scenes: '{dataset.scenes}' is not a digitscenes dataset")
-        banks = {name for name, dataset in self.datasets.items() if isinstance(dataset, DigitBank)}
+        banks = {name for name, dataset in self.datasets.items() if isinstance(dataset, BANKS)}
         for where, key, wants_bank in self._uses():
             if (key in banks) != wants_bank:
                 raise ValueError(f"{where}: '{key}' is {'a labelled dataset' if wants_bank else 'an unlabelled bank'}")
         for name, experiment in self.experiments.items():
-            if self.fims[experiment.fim].backbone != experiment.backbone:
+            if experiment.fim and self.fims[experiment.fim].backbone != experiment.backbone:
                 raise ValueError(
                     f"experiments.{name}.fim: '{experiment.fim}' is measured on '{self.fims[experiment.fim].backbone}', "
                     f"the experiment uses '{experiment.backbone}'"
@@ -413,7 +333,8 @@ class Config(Section):
         pairs += [(f"fims.{name}.backbone", fim.backbone, self.backbones) for name, fim in self.fims.items()]
         for name, experiment in self.experiments.items():
             pairs.append((f"experiments.{name}.backbone", experiment.backbone, self.backbones))
-            pairs.append((f"experiments.{name}.fim", experiment.fim, self.fims))
+            if experiment.fim:
+                pairs.append((f"experiments.{name}.fim", experiment.fim, self.fims))
         return pairs
 
     def _uses(self) -> list[tuple[str, str, bool]]:

@@ -10,7 +10,8 @@ from anchored.errors import ConfigError
 from anchored.files import value_digest
 from anchored.plan.arms import ANCHORED_ARMS, Ewc, configurations, grid
 from anchored.plan.base import Section
-from anchored.plan.config import Config, DigitBank, Experiment
+from anchored.plan.config import Config, Experiment
+from anchored.plan.datasets import BANKS, DigitBank
 from anchored.plan.load import SCHEMA, Plan
 from anchored.plan.naming import configuration_label, copy_names, derive_seed
 
@@ -39,7 +40,7 @@ def _datasets(config: Config) -> dict[str, Any]:
     entries: dict[str, Any] = {}
     for name, dataset in config.datasets.items():
         entry = _dump(dataset)
-        entry["labelled"] = not isinstance(dataset, DigitBank)
+        entry["labelled"] = not isinstance(dataset, BANKS)
         if isinstance(dataset, DigitBank):
             entry["scenes"] = _dump(config.datasets[dataset.scenes])
         entry["seed"] = derive_seed(config.seed, "data", name)
@@ -96,7 +97,7 @@ def _cells(config: Config) -> dict[str, Any]:
     for name, experiment in config.experiments.items():
         backbone = config.backbones[experiment.backbone]
         backbones = copy_names(experiment.backbone, backbone.copies)
-        fims = copy_names(experiment.fim, backbone.copies)
+        fims = copy_names(experiment.fim, backbone.copies) if experiment.fim else [None] * backbone.copies
         for copy, fim in zip(backbones, fims, strict=True):
             for arm, section in experiment.arms.present().items():
                 for hyper in configurations(section):
@@ -136,7 +137,7 @@ def _jobs(config: Config, cells: dict[str, Any]) -> tuple[dict[str, Any], dict[s
                         for label in chosen
                         for replicate in range(experiment.replicates)
                     ]
-                    job = {"dataset": experiment.dataset, "backbone": backbone}
+                    job: dict[str, Any] = {"dataset": experiment.dataset, "backbone": backbone}
                     if arm in ANCHORED_ARMS:
                         job["fim"] = cells[members[0]]["fim"]
                     # The digest lets an engine that watches only this entry notice a change inside a cell.

@@ -8,6 +8,7 @@ from typing import Any
 from anchored.errors import ConfigError
 
 SCHEMA = 1
+KEYS = ("name", "seed", "threads", "datasets", "backbones", "fims", "experiments", "cells", "baseline", "anchored")
 Plan = dict[str, Any]
 
 
@@ -15,17 +16,22 @@ def load_plan(path: Path) -> Plan:
     """Reads a compiled plan.
 
     Raises:
-        ConfigError: the file is missing, is no JSON, or has another schema number.
+        ConfigError: the file is missing, is no JSON, has another schema number, or lacks a part.
     """
     try:
         plan = json.loads(path.read_text())
     except FileNotFoundError as error:
         raise ConfigError(f"{path} is missing.", "run `anchored plan`, or pass --plan FILE.") from error
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}.", "pass --plan FILE.") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid JSON: {error}.", "run `anchored plan` to write it again.") from error
     if not isinstance(plan, dict) or plan.get("schema") != SCHEMA:
         found = plan.get("schema") if isinstance(plan, dict) else type(plan).__name__
         raise ConfigError(f"{path} has plan schema {found}, this version reads {SCHEMA}.", "run `anchored plan`.")
+    missing = [key for key in KEYS if key not in plan]
+    if missing:
+        raise ConfigError(f"{path} is no whole plan: it lacks {', '.join(missing)}.", "run `anchored plan` to write it again.")
     return plan
 
 

@@ -5,6 +5,7 @@ They are looked up, never parsed. No path and no machine is part of an identity.
 
 import hashlib
 from collections.abc import Mapping
+from decimal import Decimal
 
 _SHORT = {"lr": "lr", "strength": "s", "stages": "k", "c": "c"}
 
@@ -16,12 +17,12 @@ def derive_seed(*parts: str | int) -> int:
 
 
 def number_label(value: float) -> str:
-    """A number without dots or plus signs: 0.001 is `1e-3`, 2.5 is `2p5e0`, 30 is `3e1`."""
+    """A number without dots or plus signs: 0.001 is `1e-3`, 2.5 is `2p5e0`, 30 is `3e1`. Different floats differ."""
     if isinstance(value, int):
         return str(value)
-    mantissa, exponent = f"{value:.12e}".split("e")
-    mantissa = mantissa.rstrip("0").rstrip(".").replace(".", "p")
-    return f"{mantissa}e{int(exponent)}"
+    # repr has the fewest digits that tell a float from every other.
+    mantissa, exponent = f"{Decimal(repr(value)).normalize():e}".split("e")
+    return f"{mantissa.replace('.', 'p')}e{int(exponent)}"
 
 
 def configuration_label(hyper: Mapping[str, float | int]) -> str:

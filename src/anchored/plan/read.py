@@ -18,7 +18,9 @@ def _mapping(loader: _StrictLoader, node: yaml.MappingNode, deep: bool = False) 
     seen = set()
     for key_node, _ in node.value:
         key = loader.construct_object(key_node, deep=deep)
-        if isinstance(key, str) and key in seen and key != "<<":
+        if not isinstance(key, str):
+            raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is no text", key_node.start_mark)
+        if key in seen and key != "<<":
             raise yaml.constructor.ConstructorError(None, None, f"duplicate key '{key}'", key_node.start_mark)
         seen.add(key)
     return yaml.SafeLoader.construct_mapping(loader, node, deep)
@@ -49,13 +51,24 @@ def read_config(path: Path) -> Config:
     try:
         return Config.model_validate(value)
     except ValidationError as error:
-        raise ConfigError(_sentence(path, error), "see config/README.md for every key.") from error
+        raise ConfigError(_sentence(path, value, error), "see config/README.md for every key.") from error
 
 
-def _sentence(path: Path, error: ValidationError) -> str:
+def _sentence(path: Path, value: Any, error: ValidationError) -> str:
     lines = []
     for item in error.errors():
-        key = ".".join(str(part) for part in item["loc"]) or "top level"
         given = "" if isinstance(item["input"], dict) else f" (given: {item['input']!r})"
-        lines.append(f"{path}: {key}: {item['msg'].removeprefix('Value error, ')}{given}")
+        lines.append(f"{path}: {_key(value, item)}: {item['msg'].removeprefix('Value error, ')}{given}")
     return "\n".join(lines)
+
+
+def _key(value: Any, item: Any) -> str:
+    """The dotted path of an error in the file; pydantic's own path also names the chosen model of a union."""
+    parts = []
+    for part in item["loc"]:
+        if isinstance(value, dict | list) and (part in value if isinstance(value, dict) else isinstance(part, int)):
+            parts.append(str(part))
+            value = value[part]
+    if item["type"] == "missing":
+        parts.append(str(item["loc"][-1]))
+    return ".".join(parts) or "top level"
