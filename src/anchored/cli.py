@@ -218,7 +218,10 @@ def _reported(log_file: Path | None) -> Iterator[None]:
     except AnchoredError as error:
         _report(error, log_file)
         raise typer.Exit(error.exit_code) from error
-    except MemoryError as error:
+    except (MemoryError, RuntimeError) as error:
+        # torch reports an allocation that failed as a RuntimeError with one of these texts.
+        if isinstance(error, RuntimeError) and not any(text in str(error) for text in ("out of memory", "can't allocate memory")):
+            raise
         failure = EnvironmentFailure("out of memory.", "use a smaller batch, or a machine with more memory.")
         _report(failure, log_file)
         raise typer.Exit(failure.exit_code) from error
@@ -246,7 +249,7 @@ def _log_to_terminal() -> None:
 def _log_to_file(path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handler = logging.FileHandler(path, mode="w")
+        handler = logging.FileHandler(path)  # appends: a process that the lock turns away must not erase
     except OSError as error:
         raise EnvironmentFailure(f"cannot write {path}: {error.strerror}.", "check --root, the disk and permissions.") from error
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))

@@ -16,6 +16,7 @@ from anchored.plan.load import Plan, load_plan
 from anchored.steps import STEP_OF, code_files, inputs, outputs
 
 PLAN_FILE = Path("plan.json")
+DEVICES = Path("/dev")
 
 _ROOT = Paths()
 
@@ -94,11 +95,14 @@ def visible_gpus() -> int:
     """1 where a job would find an NVIDIA GPU, else 0; looks at devices, since importing torch takes seconds."""
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     hidden = chosen is not None and chosen.strip() in ("", "-1")
-    return int(not hidden and any(Path("/dev").glob("nvidia[0-9]*")))
+    return int(not hidden and any(DEVICES.glob("nvidia[0-9]*")))
 
 
-def use_this_environment() -> None:
-    """Puts this Python's programs first on PATH, so that rules find `anchored` without an activated environment."""
+def prepare_jobs() -> None:
+    """Puts this Python's programs first on PATH, so that rules find `anchored` without an activated environment, and asks for
+    progress by lines: jobs that run at the same time share the terminal, and their bars would overwrite each other.
+    """
+    os.environ["ANCHORED_PROGRESS"] = "lines"
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
 
 

@@ -1,6 +1,10 @@
-"""Progress with an estimate of the time left: a bar where a terminal is, plain log lines elsewhere."""
+"""Progress with an estimate of the time left: a bar where a terminal is, plain log lines elsewhere.
+
+ANCHORED_PROGRESS=lines asks for lines in any case: processes that share a terminal would overwrite each other's bars.
+"""
 
 import logging
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -22,7 +26,7 @@ class Advance(Protocol):
 @contextmanager
 def progress(title: str, total: int) -> Iterator[Advance]:
     """Yields a function to call after each unit of work; `total` is the number of units."""
-    if sys.stderr.isatty():
+    if sys.stderr.isatty() and os.environ.get("ANCHORED_PROGRESS") != "lines":
         with _bar(title, total) as advance:
             yield advance
     else:

@@ -22,11 +22,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from anchored import __version__, steps
-from anchored.errors import EnvironmentFailure, InputError
-from anchored.files import disk_failure, file_digest, value_digest, write_json
+from anchored.errors import InputError
+from anchored.files import file_digest, value_digest, write_json
+from anchored.locks import exclusive
 from anchored.paths import Paths
 from anchored.plan.load import Plan, lookup
 from anchored.steps import PACKAGE, code_files
@@ -79,7 +78,7 @@ class Step:
             InputError: an input is missing.
             EnvironmentFailure: another process runs the same step.
         """
-        with self._locked():
+        with exclusive(f"{self.step} {self.name}", self.paths):
             digests = self._input_digests()
             code = code_digest(self.step)
             key = self._key(digests, code)
@@ -124,7 +123,8 @@ class Step:
         return value_digest({"step": self.step, "entry": self.entry, "inputs": dict(digests), "code": code})
 
     def _relative(self, path: Path) -> str:
-        return path.relative_to(self.paths.root).as_posix()
+        # A file outside of the root folder counts by its name: where it lies says nothing about the result.
+        return path.relative_to(self.paths.root).as_posix() if path.is_relative_to(self.paths.root) else path.name
 
     def _input_digests(self) -> dict[str, str]:
         missing = {path: command for path, command in self.inputs.items() if not path.exists()}
@@ -146,37 +146,19 @@ class Step:
             path.exists() and made.get(self._relative(path)) == path_digest(path) for path in self.outputs
         )
 
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        path = self.paths.work("locks") / f"{self.step}-{self.name}.lock"
-        lock = FileLock(path, timeout=0)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            lock.acquire()
-        except Timeout as error:
-            raise EnvironmentFailure(
-                f"another process is running {self.step} {self.name} in {self.paths.root.resolve()}.",
-                "wait for it, or stop it; the lock goes with the process.",
-            ) from error
-        except OSError as error:
-            raise disk_failure(path, error) from error
-        # Outside of the handlers above: an OSError of the step is no failure of the lock.
-        try:
-            yield
-        finally:
-            lock.release()
-
 
 def planned_step(plan: Plan, kind: str, name: str, paths: Paths) -> Step:
     """The frame of the entry `name` in the plan's map `kind`, or of evaluate and tables; files are those of `steps.py`."""
     made, record = steps.split_record(steps.outputs(kind, name, paths))
+    # A foreign file that is missing is reported by the step, which knows what to do about it.
+    foreign = {path: "" for path in steps.foreign_inputs(kind, name, plan, paths) if path.is_file()}
     return Step(
         step=steps.STEP_OF[kind],
         name=name,
         # Steps over all runs are told everything: their entry is the part of the plan that they read.
         entry=lookup(plan, kind, name) if kind in plan else _whole(plan),
         paths=paths,
-        inputs=steps.inputs(kind, name, plan, paths),
+        inputs=steps.inputs(kind, name, plan, paths) | foreign,
         outputs=made,
         record=record,
     )

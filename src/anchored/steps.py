@@ -48,7 +48,7 @@ def outputs(kind: str, name: str, paths: Paths) -> list[Path]:
     match kind:
         case "datasets":
             return [paths.data(name) / file for file in ("manifest.json", "images.npy", "index.parquet", "record.json")]
-        case "backbones":
+        case "backbones" | "pretrained" | "imported":
             return [paths.backbone(name) / file for file in ("model.safetensors", "record.json")]
         case "fims":
             return [paths.fim(name) / file for file in ("fim.safetensors", "record.json", "card.md")]
@@ -92,6 +92,16 @@ def inputs(kind: str, name: str, plan: Plan, paths: Paths) -> dict[Path, str]:
         if entry.get(key) and kind != "datasets":
             needs[_made(entry[key], group, paths)] = f"anchored {verb} {entry[key]}"
     return needs
+
+
+def foreign_inputs(kind: str, name: str, plan: Plan, paths: Paths) -> list[Path]:
+    """Files that no step makes and the entry reads: a table of images, a checkpoint. Engines do not watch them; the commands do."""
+    entry = plan[kind].get(name, {}) if kind in ("datasets", "backbones") else {}
+    if entry.get("reader") == "folder":
+        return [paths.root / entry["folder"] / "metadata.csv"]
+    if (entry.get("weights") or {}).get("checkpoint"):
+        return [paths.root / entry["weights"]["checkpoint"]]
+    return []
 
 
 def _made(name: str, kind: str, paths: Paths) -> Path:

@@ -67,6 +67,8 @@ def _evaluate(study: Study, paths: Paths) -> int:
         models = stack(_read_picks(own, study, paths), groups[experiment.dataset].train_sizes)
         compared.append(compare(own, models, experiment, seed=study.seed))
 
+    # DVC's stage `tables` names the folder of FIMs, since it cannot list them: a plan without any has an empty one.
+    (paths.results / "fim").mkdir(parents=True, exist_ok=True)
     _write_parquet(paths.metrics, metrics)
     files.write_bytes(paths.metrics_csv, metrics.write_csv().encode())
     files.write_bytes(paths.selected, with_test_metrics(selected, metrics).write_csv().encode())

@@ -7,6 +7,7 @@ depend on the job it ran in: every cell starts from the stored anchor, and its s
 import copy
 import shutil
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from anchored.finetune.loop import Material, train_cell
 from anchored.finetune.predictions import prediction_frame, write_parquet
 from anchored.finetune.state import CellState
 from anchored.fisher import load_fisher
+from anchored.locks import exclusive
 from anchored.paths import Paths
 from anchored.plan.load import Plan, lookup, lookup_run
 from anchored.progress import Advance, progress
@@ -42,13 +44,16 @@ def finetune(plan: Plan, name: str, paths: Paths, *, force: bool = False) -> Non
         limit_threads(first["threads"])
         device = choose_device()
         running.device = describe(device)
-        if force:
+        with ExitStack() as locks:
+            for cell in cells:  # a job and one of its cells on its own would share the resume state
+                locks.enter_context(exclusive(f"cell {cell}", paths))
+            if force:
+                _forget(cells, paths)
+            material = _material(plan, first, paths, device)
+            states = _run_cells(name, cells, material, paths, running)
+            _write(paths.run(name), cells, states, material.store)
             _forget(cells, paths)
-        material = _material(plan, first, paths, device)
-        states = _run_cells(name, cells, material, paths, running)
-        _write(paths.run(name), cells, states, material.store)
         running.measure(cells=len(cells), epochs=sum(len(state.history) for state in states.values()))
-    _forget(cells, paths)
 
 
 def _forget(cells: Mapping[str, Any], paths: Paths) -> None:

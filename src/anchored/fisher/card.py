@@ -25,8 +25,8 @@ def card(name: str, facts: Mapping[str, str], fisher: DiagonalFisher, summary: F
             "",
             tabulate(described, headers=("fact", "value"), tablefmt="github"),
             "",
-            f"Trace {summary.trace:.6e} over {summary.entries} parameters, mean {summary.trace / summary.entries:.6e}, effective rank "
-            f"{summary.effective_rank:.1f}, 95 % / 5 % quantile ratio {summary.condition_ratio:.3e}.",
+            f"Trace {summary.trace:.6e} over {summary.entries} parameters, mean {summary.trace / summary.entries:.6e}, "
+            f"effective rank {summary.effective_rank:.1f}, 95 % / 5 % quantile ratio {summary.condition_ratio:.3e}.",
             "",
             tabulate(layers, headers=("tensor", "entries", "share of trace", "mean", "max", "zeros"), tablefmt="github"),
             "",

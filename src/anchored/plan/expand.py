@@ -25,6 +25,7 @@ def expand(config: Config) -> Plan:
     plan: Plan = {"schema": SCHEMA, "name": config.name, "seed": config.seed, "threads": config.threads}
     plan["datasets"] = _datasets(config)
     plan["backbones"] = _backbones(config)
+    plan["pretrained"], plan["imported"] = _origins(plan["backbones"])
     plan["fims"] = _fims(config)
     plan["experiments"] = {name: _experiment(config, name) for name in config.experiments}
     plan["cells"] = _cells(config)
@@ -59,6 +60,12 @@ def _backbones(config: Config) -> dict[str, Any]:
             entry |= {"seed": derive_seed(config.seed, "pretrain", family, copy), "threads": config.threads}
             _add(entries, name, entry, "backbones")
     return entries
+
+
+def _origins(backbones: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Backbones by where their weights come from, each with what it waits for: DVC cannot leave an input out."""
+    pretrained = {name: {key: entry[key] for key in ("bank", "probe")} for name, entry in backbones.items() if "bank" in entry}
+    return pretrained, {name: {} for name in backbones if name not in pretrained}
 
 
 def _fims(config: Config) -> dict[str, Any]:

@@ -8,7 +8,20 @@ from typing import Any
 from anchored.errors import ConfigError
 
 SCHEMA = 1
-KEYS = ("name", "seed", "threads", "datasets", "backbones", "fims", "experiments", "cells", "baseline", "anchored")
+KEYS = (
+    "name",
+    "seed",
+    "threads",
+    "datasets",
+    "backbones",
+    "pretrained",
+    "imported",
+    "fims",
+    "experiments",
+    "cells",
+    "baseline",
+    "anchored",
+)
 Plan = dict[str, Any]
 
 
