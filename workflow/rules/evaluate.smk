@@ -1,0 +1,17 @@
+rule evaluate:
+    input:
+        needs=GRAPH.inputs("evaluate"),
+        code=GRAPH.code("evaluate"),
+    output:
+        GRAPH.outputs("evaluate"),
+    log:
+        "logs/evaluate/all.log",
+    benchmark:
+        "logs/evaluate/all.jsonl"
+    threads: GRAPH.threads
+    params:
+        plan=GRAPH.plan_option,
+    message:
+        "Metrics, selections and comparisons of all runs"
+    shell:
+        "anchored evaluate{params.plan}"

@@ -1,0 +1,20 @@
+rule prepare:
+    input:
+        needs=GRAPH.inputs("datasets"),
+        code=GRAPH.code("datasets"),
+    output:
+        GRAPH.outputs("datasets", "{dataset}"),
+    log:
+        "logs/prepare/{dataset}.log",
+    benchmark:
+        "logs/prepare/{dataset}.jsonl"
+    wildcard_constraints:
+        dataset=GRAPH.constraint("datasets"),
+    threads: GRAPH.threads
+    params:
+        entry=GRAPH.entry("datasets"),
+        plan=GRAPH.plan_option,
+    message:
+        "Dataset {wildcards.dataset}"
+    shell:
+        "anchored prepare {wildcards.dataset}{params.plan}"
