@@ -7,7 +7,7 @@ import pytest
 
 from anchored.steps import MODULES, PACKAGE, code_files
 
-# The frame around every step: it writes files and records, and computes no number of a result.
+# The frame around every step: it locks, writes files and records, and computes no number of a result.
 FRAME = {"cli", "compat", "device", "errors", "files", "locks", "paths", "plan", "progress", "record", "steps"}
 
 ENTRY = {

@@ -25,6 +25,8 @@ from anchored.finetune.strategies import freeze_stages, make_anchor
 from anchored.plan.naming import derive_seed
 
 _SGD_MOMENTUM = 0.9
+# Images of a forward pass in evaluation; on a CPU larger ones leave the cache.
+_EVALUATION_BATCH = 128
 
 
 class Classifier(nn.Module):
@@ -150,7 +152,7 @@ class _Trainer:
         with torch.inference_mode():
             for split, rows in self._evaluation.items():
                 if split == "val" or with_test:
-                    parts = [self._forward(self._inputs(part)) for part in np.array_split(rows, -(-len(rows) // 256))]
+                    parts = [self._forward(self._inputs(part)) for part in np.array_split(rows, -(-len(rows) // _EVALUATION_BATCH))]
                     found[split] = torch.cat(parts).float().cpu().clone()
         return found
 
