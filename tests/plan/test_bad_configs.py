@@ -16,9 +16,9 @@ DEMO = (Path(__file__).parents[2] / "config/demo.yaml").read_text()
 # name: (text to replace, replacement, what the user must read)
 EDITS = {
     "unknown key": (
-        "replicates: 5", "replicate: 5", "experiments.digitscenes: unknown key 'replicate'; did you mean 'replicates'?",
+        "replicates: 4", "replicate: 5", "experiments.digitscenes: unknown key 'replicate'; did you mean 'replicates'?",
     ),
-    "unknown key far from all": ("replicates: 5", "zzz: 5", "unknown key 'zzz'; known keys: dataset, backbone, fim"),
+    "unknown key far from all": ("replicates: 4", "zzz: 5", "unknown key 'zzz'; known keys: dataset, backbone, fim"),
     "unknown top-level key": (
         "backbones:", "backbone:", "top level: unknown key 'backbone'; did you mean 'backbones'?",
     ),
@@ -52,9 +52,9 @@ EDITS = {
         "backbones.tiny-resnet.architecture.layers.3: Input should be greater than or equal to 1",
     ),
     "two sources of weights": ("copies: 2", "copies: 2\n    weights: {timm: true}", "give either pretraining or weights"),
-    "misspelt contrast": ("replicates: 5", "replicates: 5\n    contrasts: [[ewc, l2ps]]", "contrasts.0.1: Input should be 'erm'"),
+    "misspelt contrast": ("replicates: 4", "replicates: 4\n    contrasts: [[ewc, l2ps]]", "contrasts.0.1: Input should be 'erm'"),
     "baseline that is no arm": (
-        "replicates: 5", "replicates: 5\n    baseline: lp",
+        "replicates: 4", "replicates: 4\n    baseline: lp",
         "experiments.digitscenes.baseline: Input should be 'erm'",
     ),
     "reversed range": (

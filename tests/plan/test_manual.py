@@ -40,7 +40,7 @@ def test_schema_is_valid_and_accepts_the_shipped_configurations(root):
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ("replicates: 5", "replicate: 5"),
+        ("replicates: 4", "replicate: 5"),
         ("images: 512", "images: 0"),
         ("estimator: teacher", "estimator: tutor"),
         ("family: tiny-resnet", "family: resnet"),
