@@ -58,7 +58,7 @@ EDITS = {
         "experiments.digitscenes.baseline: Input should be 'erm'",
     ),
     "reversed range": (
-        "draws: 5", "draws: 5\n    scene: {tint: [1.0, 0.5]}",
+        "draws: 4", "draws: 4\n    scene: {tint: [1.0, 0.5]}",
         "scene.tint: the first number is the lower one, but 1.0 > 0.5",
     ),
     "infinite mean": (
@@ -66,14 +66,14 @@ EDITS = {
         "backbones.tiny-resnet.mean.0: Input should be a finite number",
     ),
     "split not divisible": (
-        "draws: 5", "draws: 5\n    val: 30",
+        "draws: 4", "draws: 4\n    val: 30",
         "datasets.digitscenes: val must be a multiple of 4, the number of groups",
     ),
     "capital name": ("name: demo", "name: Demo", "name: String should match pattern"),
     "dot in a name": ("  dino:\n", "  dino.v1:\n", "fims.dino.v1"),
-    "duplicate key": ("draws: 5", "draws: 5\n    draws: 6", "duplicate key 'draws'"),
-    "key that is a list": ("draws: 5", "? [a, b]\n    : 5", "is no text"),
-    "tab": ("    draws: 5", "\tdraws: 5", "is not valid YAML"),
+    "duplicate key": ("draws: 4", "draws: 4\n    draws: 6", "duplicate key 'draws'"),
+    "key that is a list": ("draws: 4", "? [a, b]\n    : 5", "is no text"),
+    "tab": ("    draws: 4", "\tdraws: 4", "is not valid YAML"),
     "unclosed bracket": ("stages: [1, 2, 3]", "stages: [1, 2, 3", "is not valid YAML"),
     "python object": ("name: demo", "name: !!python/object/apply:os.getcwd []", "is not valid YAML"),
 }
