@@ -1,4 +1,4 @@
-# make install | demo | test | lint | lock | clean. Each target does all the set-up it needs, in .venv, and only once.
+# make install | demo | test | lint | benchmark | lock | clean. Each target does all the set-up it needs, in .venv, and only once.
 #
 #     make demo                     the tables of plan.json
 #     make demo CORES=4             with four jobs at a time; the result is the same
@@ -11,7 +11,7 @@ VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: install demo test lint lock clean
+.PHONY: install demo test lint benchmark lock clean
 # A recipe that fails leaves no stamp.
 .DELETE_ON_ERROR:
 
@@ -56,6 +56,11 @@ lint: $(VENV)/installed-test
 	$(BIN)/snakefmt --check Snakefile workflow
 	$(BIN)/snakemake --lint
 	$(BIN)/anchored plan --check
+
+# Ratios of costs, each measured side by side in one run.
+benchmark: install
+	python benchmarks/fisher_cost.py
+	python benchmarks/anchor_cost.py
 
 # The locks hold what pip chooses for pyproject.toml in a new environment. Local versions (torch's "+cpu") are cut off, so
 # that every machine gets the build that its index offers.
