@@ -75,12 +75,10 @@ def seed_notes(picks: pl.DataFrame) -> list[str]:
     """How many seeds stand behind the table and how independent they are."""
     seeds = picks.select("backbone", "replicate").n_unique()
     backbones = picks["backbone"].n_unique()
-    notes = [f"{seeds} seeds: {backbones} pre-trained checkpoints times replicates (data draw and training order)."]
+    checkpoints = f"checkpoint{'s' if backbones > 1 else ''}"
+    notes = [f"{seeds} seeds: {backbones} pre-trained {checkpoints} times replicates (data draw and training order)."]
     if backbones < seeds:
-        notes[0] = notes[0][:-1] + (
-            f"; seeds share {backbones} checkpoint{'s' if backbones > 1 else ''}, so the intervals understate the "
-            "uncertainty."
-        )
+        notes[0] = notes[0][:-1] + f"; seeds share {backbones} {checkpoints}, so the intervals understate the uncertainty."
     if seeds < MINIMUM_SEEDS:
         notes.append(f"Fewer than {MINIMUM_SEEDS} seeds: no claim should rest on this table.")
     return notes
