@@ -5,14 +5,18 @@ A reader therefore never sees half a file, and a killed or failed step leaves no
 
 import errno
 import hashlib
+import io
 import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from anchored.errors import EnvironmentFailure, InputError
+
+if TYPE_CHECKING:  # engines import this module; polars takes half a second
+    import polars as pl
 
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _PERMISSION_ERRORS = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -68,6 +72,13 @@ def json_text(value: Any) -> str:
 def write_json(path: Path, value: Any) -> None:
     """Writes `value` as JSON to `path`, whole or not at all."""
     write_text(path, json_text(value))
+
+
+def write_parquet(path: Path, frame: "pl.DataFrame") -> None:
+    """Writes a frame, whole or not at all, with the same bytes for the same content."""
+    buffer = io.BytesIO()
+    frame.write_parquet(buffer, compression="zstd", statistics=False)
+    write_bytes(path, buffer.getvalue())
 
 
 def read_json(path: Path, *, made_by: str) -> Any:

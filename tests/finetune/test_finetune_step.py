@@ -22,9 +22,8 @@ from anchored.backbones.features import features, to_input
 from anchored.data.store import open_store
 from anchored.device import place
 from anchored.errors import InputError
-from anchored.files import write_json
+from anchored.files import write_json, write_parquet
 from anchored.finetune.loop import Classifier, _Trainer
-from anchored.finetune.predictions import write_parquet
 from anchored.finetune.state import CellState
 from anchored.finetune.step import finetune
 from anchored.fisher.errors import ForeignFisher

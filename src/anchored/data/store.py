@@ -8,7 +8,6 @@ Layers of a bank: image (3), mask (1), background (3). A background swap then re
 three files, which is what both engines declare.
 """
 
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from anchored.errors import InputError
-from anchored.files import disk_failure, file_digest, read_json, replacing, write_bytes, write_json
+from anchored.files import disk_failure, file_digest, read_json, replacing, write_json, write_parquet
 
 FILES = ("images.npy", "index.parquet", "manifest.json")
 # Above this size only the length of the array is checked on opening: hashing would cost more than the step.
@@ -46,9 +45,7 @@ def write_store(
         # Not write_array: where the disk is full, its tofile() raises an OSError that does not say so.
         np.lib.format.write_array_header_1_0(stream, np.lib.format.header_data_from_array_1_0(packed))
         stream.write(packed.data)
-    buffer = io.BytesIO()
-    index.write_parquet(buffer, compression="zstd", statistics=False)
-    write_bytes(folder / "index.parquet", buffer.getvalue())
+    write_parquet(folder / "index.parquet", index)
     manifest = {
         "schema": 1,
         **facts,

@@ -5,7 +5,6 @@ Files are read twice, one at a time: once for the metrics of all epochs, once fo
 Memory therefore holds one job and one matrix of picks, whatever the size of the grid.
 """
 
-import io
 import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -69,10 +68,10 @@ def _evaluate(study: Study, paths: Paths) -> int:
 
     # DVC's stage `tables` names the folder of FIMs, since it cannot list them: a plan without any has an empty one.
     (paths.results / "fim").mkdir(parents=True, exist_ok=True)
-    _write_parquet(paths.metrics, metrics)
+    files.write_parquet(paths.metrics, metrics)
     files.write_bytes(paths.metrics_csv, metrics.write_csv().encode())
     files.write_bytes(paths.selected, with_test_metrics(selected, metrics).write_csv().encode())
-    _write_parquet(paths.comparisons, pl.concat(compared))
+    files.write_parquet(paths.comparisons, pl.concat(compared))
     log.info("evaluated %d cells, %d rows of metrics: %s", len(study.cells), len(metrics), paths.metrics)
     return len(metrics)
 
@@ -140,12 +139,6 @@ def _read_picks(picks: pl.DataFrame, study: Study, paths: Paths) -> pl.DataFrame
         predictions = read_predictions(paths.run(job) / "predictions.parquet", job)
         tests.append(predictions.filter(pl.col("split") == "test").join(wanted, on=["cell", "epoch"], how="semi"))
     return pl.concat(tests)
-
-
-def _write_parquet(path: Path, frame: pl.DataFrame) -> None:
-    buffer = io.BytesIO()
-    frame.write_parquet(buffer, compression="zstd", statistics=False)
-    files.write_bytes(path, buffer.getvalue())
 
 
 def _first_line(error: Exception) -> str:

@@ -1,8 +1,6 @@
 """Per-image predictions: the durable result of a cell. Every metric and table is computed from them alone."""
 
-import io
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +8,6 @@ import polars as pl
 from numpy.typing import NDArray
 
 from anchored.data.store import Store
-from anchored.files import write_bytes
 
 SPLITS = ("val", "test")
 
@@ -44,10 +41,3 @@ def prediction_frame(cell: str, epoch: int, split: str, rows: NDArray[np.int64],
             "logits": pl.Series(logits.astype(np.float32)).arr.to_list(),
         }
     )
-
-
-def write_parquet(path: Path, frame: pl.DataFrame) -> None:
-    """Writes a frame, whole or not at all, with the same bytes for the same content."""
-    buffer = io.BytesIO()
-    frame.write_parquet(buffer, compression="zstd", statistics=False)
-    write_bytes(path, buffer.getvalue())

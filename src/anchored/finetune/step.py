@@ -19,10 +19,10 @@ from torch import Tensor
 from anchored.backbones.checkpoint import load_anchor
 from anchored.data.store import Store, open_store
 from anchored.device import choose_device, describe, limit_threads
-from anchored.files import value_digest, write_bytes
+from anchored.files import value_digest, write_bytes, write_parquet
 from anchored.finetune.linear_probe import Features, probe_cell
 from anchored.finetune.loop import Material, train_cell
-from anchored.finetune.predictions import prediction_frame, write_parquet
+from anchored.finetune.predictions import prediction_frame
 from anchored.finetune.state import CellState
 from anchored.fisher import load_fisher
 from anchored.locks import exclusive
