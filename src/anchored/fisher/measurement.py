@@ -1,0 +1,122 @@
+"""What a FIM of the plan is measured with: the network at its anchor, the loss of an image, and views of any range of images."""
+
+import copy
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from anchored.backbones.checkpoint import load_anchor, load_state, network
+from anchored.backbones.features import feature_width, normalise
+from anchored.backbones.heads import DinoHead, dino_head
+from anchored.data.store import open_store
+from anchored.data.views import ViewMaker, draw, join
+from anchored.device import place
+from anchored.errors import ConfigError
+from anchored.fisher.digest import backbone_digest
+from anchored.objectives.image_loss import DinoImageLoss
+from anchored.paths import Paths
+from anchored.plan.load import Plan, lookup
+
+
+class Measurement:
+    """The FIM `name` of the plan, ready to be measured in parts.
+
+    Args:
+        plan: the compiled plan.
+        name: identity of the FIM.
+        paths: the folder layout.
+        device: where the network and the views are.
+
+    Attributes:
+        entry: the FIM's entry of the plan.
+        model: the backbone at the anchor, in eval mode.
+        loss: loss(model, batch) -> (B,).
+        rows: (N,) rows of the bank in the order of measurement.
+        facts: what is measured, as text for a file's metadata.
+
+    Raises:
+        ConfigError: the bank has fewer images than asked for, or the backbone has no SSL head.
+        InputError: the backbone's file is not what the plan says.
+    """
+
+    def __init__(self, plan: Plan, name: str, paths: Paths, device: torch.device) -> None:
+        self.entry: Mapping[str, Any] = lookup(plan, "fims", name)
+        self._backbone = lookup(plan, "backbones", self.entry["backbone"])
+        self._device = device
+        source = paths.backbone(self.entry["backbone"]) / "model.safetensors"
+        model, tensors = load_anchor(source, self._backbone, made_by=f"anchored pretrain {self.entry['backbone']}")
+        self.model = place(model, device)
+        self.loss = _loss(self.entry, self._backbone, self.model, tensors, device)
+        self._bank = open_store(paths.data(self.entry["bank"]))
+        self.rows = _rows(self.entry, len(self._bank.packed))
+        self.facts = _facts(self.entry, self._backbone, self.model)
+
+    def batches(self, start: int = 0, stop: int | None = None) -> Iterator[dict[str, Tensor]]:
+        """Views of the images `start` to `stop` of `rows`; each has its own generator, so its views do not depend on the range.
+
+        Yields:
+            `large` (B, G, 3, S, S), `small` (B, L, 3, s, s) where there are local views, and `uniforms` (B, G + L).
+        """
+        policy, size = self.entry["views"], len(self._bank.packed)
+        maker = ViewMaker(self._bank, policy, self._device)
+        chosen = self.rows[start:stop]
+        for first in range(0, len(chosen), self.entry["batch"]):
+            rows = chosen[first : first + self.entry["batch"]]
+            generators = [np.random.default_rng([self.entry["seed"], int(row)]) for row in rows]
+            draws = join([draw(generator, 1, policy, size) for generator in generators])
+            large, small = maker(rows, draws)
+            views = policy["global_crops"] + policy["local_crops"]
+            uniforms = np.stack([generator.random(views, dtype=np.float32) for generator in generators])
+            batch = {"large": normalise(large, self._backbone), "uniforms": torch.from_numpy(uniforms).to(self._device)}
+            if small is not None:
+                batch["small"] = normalise(small, self._backbone)
+            yield batch
+
+
+def _rows(entry: Mapping[str, Any], size: int) -> NDArray[np.int64]:
+    if entry["images"] > size:
+        raise ConfigError(f"fims.images is {entry['images']}, the bank '{entry['bank']}' has {size}.", "lower fims.images.")
+    return np.random.default_rng([entry["seed"]]).permutation(size)[: entry["images"]]
+
+
+def _facts(entry: Mapping[str, Any], backbone: Mapping[str, Any], model: nn.Module) -> dict[str, str]:
+    return {
+        "backbone": entry["backbone"],
+        "backbone_digest": backbone_digest(dict(model.named_parameters())),
+        "anchor": backbone["anchor"],
+        "objective": entry["objective"],
+        "estimator": entry["estimator"],
+        "bank": entry["bank"],
+        "views": f"{entry['views']['global_crops']} global, {entry['views']['local_crops']} local",
+        "scale": "raw: mean over images of the squared gradient of the loss per image (mean over pairs of views)",
+    }
+
+
+def _loss(
+    entry: Mapping[str, Any], backbone: Mapping[str, Any], model: nn.Module, tensors: dict[str, Tensor], device: torch.device
+) -> DinoImageLoss:
+    """The image loss with the stored head, teacher and centre.
+
+    Raises:
+        ConfigError: the backbone was imported without a head, so it has no DINO loss.
+    """
+    if not backbone["pretraining"]:
+        raise ConfigError(
+            f"backbone '{entry['backbone']}' was imported without an SSL head, so it has no {entry['objective']} loss.",
+            "measure the FIM of a pre-trained backbone, or import a full checkpoint with its head.",
+        )
+    dino = backbone["pretraining"]["dino"]
+
+    def head(which: str) -> DinoHead:
+        loaded = dino_head(feature_width(model), dino, seed=0)
+        load_state(loaded, network(tensors, f"{which}_head"), where=f"{which}_head of {entry['backbone']}")
+        return loaded.to(device)
+
+    teacher = copy.deepcopy(model)
+    load_state(teacher, network(tensors, "teacher"), where=f"teacher of {entry['backbone']}")
+    centre = tensors["centre"].to(device)
+    return DinoImageLoss(head(backbone["anchor"]), (teacher, head("teacher")), centre, dino, estimator=entry["estimator"])
