@@ -1,5 +1,6 @@
 """Counting, adding, cleaning up; and the closed form."""
 
+import weakref
 from typing import NamedTuple
 
 import pytest
@@ -46,7 +47,7 @@ def test_shards_of_other_models_are_refused():
     model = nn.Linear(3, 2)
     other = nn.Linear(3, 2, bias=False)
     parts = [diagonal_fisher(m, [random(4, 3).float()], lambda m, x: m(x).sum(1)) for m in (model, other)]
-    with pytest.raises(ShapeMismatch, match=r"part 1 of the Fisher does not fit part 0; they differ in bias\."):
+    with pytest.raises(ShapeMismatch, match=r"part 1 of the Fisher does not fit the rest; they differ in bias\."):
         merge(parts)
     turned = DiagonalFisher({"weight": torch.ones(3, 2), "bias": torch.ones(2)}, 4, "loop")
     with pytest.raises(ShapeMismatch, match=r"they differ in weight\."):
@@ -86,7 +87,8 @@ def test_the_same_call_gives_the_same_bits(backend):
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_progress_is_reported_after_each_batch(backend):
     seen: list[int] = []
-    diagonal_fisher(VIT.model(), VIT.batch().split(2), VIT.loss, backend=backend, on_batch=seen.append)
+    parts = VIT.batch().split(2)
+    diagonal_fisher(VIT.model(), parts, VIT.loss, backend=backend, on_batch=lambda fisher: seen.append(fisher.count))
     assert seen == [2, 4, 5]
 
 
@@ -276,3 +278,19 @@ def test_sampled_labels_are_no_part_of_the_gradient():
     labels = (losses[:, None] + logits.log_softmax(-1)).abs().argmin(-1)
     (gradient,) = torch.autograd.grad(losses.sum(), logits)
     assert torch.allclose(gradient, logits.softmax(-1) - F.one_hot(labels, 3))
+
+
+@pytest.mark.parametrize("backend", [*BACKENDS, "signs"])
+def test_memory_does_not_grow_with_the_number_of_images(backend):
+    """The batch at hand and the one being made; nothing of an image outlives its batch."""
+    alive: weakref.WeakSet[torch.Tensor] = weakref.WeakSet()
+
+    def batches():
+        for index in range(12):
+            assert len(alive) <= 1, index
+            batch = VIT.batch() + index
+            alive.add(batch)
+            yield batch
+            del batch
+
+    assert diagonal_fisher(VIT.model(), batches(), VIT.loss, backend=backend).count == 12 * IMAGES
