@@ -55,7 +55,7 @@ rule backbones:
 
 rule fims:
     input:
-        GRAPH.targets("fims"),
+        GRAPH.targets("whole", "merged"),
 
 
 rule runs:

@@ -24,6 +24,7 @@ app = typer.Typer(
 PlanFile = Annotated[Path, typer.Option("--plan", help="The compiled plan.")]
 Root = Annotated[Path, typer.Option("--root", help="Folder that holds results/, work/ and logs/.")]
 Force = Annotated[bool, typer.Option("--force", help="Compute again even if the result is up to date.")]
+FimName = Annotated[str, typer.Argument(help="Identity of a FIM in the plan.")]
 ConfigFile = Annotated[Path, typer.Option("--config", help="The configuration.")]
 
 _PLAN = Path("plan.json")
@@ -96,22 +97,41 @@ def pretrain(
 
 @app.command()
 def fim(
-    fim: Annotated[str, typer.Argument(help="Identity of a FIM in the plan.")],
+    fim: FimName,
+    shard: Annotated[str | None, typer.Option("--shard", metavar="I/N", help="One range of the images, of the plan's N.")] = None,
+    fallback: Annotated[str | None, typer.Option("--fallback", help="loop: where hooks lacks a rule, image by image.")] = None,
     plan: PlanFile = _PLAN,
     root: Root = Path("."),
     force: Force = False,
 ) -> None:
-    """Measure the diagonal Fisher information of a backbone.
+    """Measure the diagonal Fisher information of a backbone, continuing a killed measurement.
 
-    Reads results/backbones/BACKBONE and results/data/BANK. Writes results/fim/FIM/{fim.safetensors, record.json, card.md}.
+    Reads results/backbones/BACKBONE and results/data/BANK. Writes results/fim/FIM/{fim.safetensors, record.json, card.md}; with
+    --shard writes results/shards/SHARD/{sums.safetensors, record.json}, which fim-merge adds. Without it, all shards of a FIM
+    are measured, one after the other, and merged.
     """
 
     def run(paths: Paths, entries: dict) -> None:
         from anchored.fisher.step import fim as step
 
+        step(entries, fim, paths, shard=shard, fallback=fallback, force=force)
+
+    _run("fim", f"{fim}-{shard}" if shard else fim, plan, root, run)
+
+
+@app.command("fim-merge")
+def fim_merge(fim: FimName, plan: PlanFile = _PLAN, root: Root = Path("."), force: Force = False) -> None:
+    """Add the shards of a FIM.
+
+    Reads results/shards/*/sums.safetensors of this FIM. Writes results/fim/FIM/{fim.safetensors, record.json, card.md}.
+    """
+
+    def run(paths: Paths, entries: dict) -> None:
+        from anchored.fisher.step import fim_merge as step
+
         step(entries, fim, paths, force=force)
 
-    _run("fim", fim, plan, root, run)
+    _run("fim-merge", fim, plan, root, run)
 
 
 @app.command()

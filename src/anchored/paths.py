@@ -30,6 +30,10 @@ class Paths:
         """A Fisher information matrix."""
         return self.results / "fim" / fim
 
+    def shard(self, shard: str) -> Path:
+        """The sums of a range of a FIM's images."""
+        return self.results / "shards" / shard
+
     def run(self, job: str) -> Path:
         """The results of a job."""
         return self.results / "runs" / job

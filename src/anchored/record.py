@@ -37,9 +37,10 @@ _LIBRARIES = ("torch", "torchvision", "timm", "numpy", "polars", "scikit-learn",
 
 @dataclass
 class Running:
-    """What a step is told (digests of its inputs) and what it reports while it runs."""
+    """What a step is told (digests of its inputs, the key of its result) and what it reports while it runs."""
 
     inputs: Mapping[str, str] = field(default_factory=dict)
+    key: str = ""
     measurements: dict[str, Any] = field(default_factory=dict)
     device: str = "cpu"
 
@@ -88,7 +89,7 @@ class Step:
                 return
             # A record left over would vouch for outputs that are about to change.
             self.record.unlink(missing_ok=True)
-            running = Running(inputs=digests)
+            running = Running(inputs=digests, key=key)
             started, clock = datetime.now(UTC), time.perf_counter()
             yield running
             write_json(
@@ -156,7 +157,7 @@ def planned_step(plan: Plan, kind: str, name: str, paths: Paths) -> Step:
         step=steps.STEP_OF[kind],
         name=name,
         # Steps over all runs are told everything: their entry is the part of the plan that they read.
-        entry=lookup(plan, kind, name) if kind in plan else _whole(plan),
+        entry=lookup(plan, steps.ENTRY_OF.get(kind, kind), name) if kind in plan else _whole(plan),
         paths=paths,
         inputs=steps.inputs(kind, name, plan, paths) | foreign,
         outputs=made,

@@ -17,6 +17,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "prepare": ("data",),
     "pretrain": ("data", "backbones", "objectives", "pretrain.py", "probe.py", "evaluate/metrics.py"),
     "fim": ("data", "backbones", "objectives", "fisher"),
+    "fim-merge": ("data", "backbones", "objectives", "fisher"),
     "finetune": ("data", "backbones", "fisher", "finetune", "probe.py", "evaluate/metrics.py"),
     "evaluate": ("evaluate",),
     "tables": ("evaluate", "report"),
@@ -26,12 +27,17 @@ MODULES: dict[str, tuple[str, ...]] = {
 STEP_OF = {
     "datasets": "prepare",
     "backbones": "pretrain",
-    "fims": "fim",
+    "whole": "fim",
+    "shards": "fim",
+    "merged": "fim-merge",
     "baseline": "finetune",
     "anchored": "finetune",
     "evaluate": "evaluate",
     "tables": "tables",
 }
+
+# Maps that say only what an entry waits for -> the map that says what it is.
+ENTRY_OF = {"whole": "fims", "merged": "fims"}
 
 
 def code_files(step: str) -> list[Path]:
@@ -50,8 +56,10 @@ def outputs(kind: str, name: str, paths: Paths) -> list[Path]:
             return [paths.data(name) / file for file in ("manifest.json", "images.npy", "index.parquet", "record.json")]
         case "backbones" | "pretrained" | "imported":
             return [paths.backbone(name) / file for file in ("model.safetensors", "record.json")]
-        case "fims":
+        case "fims" | "whole" | "merged":
             return [paths.fim(name) / file for file in ("fim.safetensors", "record.json", "card.md")]
+        case "shards":
+            return [paths.shard(name) / file for file in ("sums.safetensors", "record.json")]
         case "baseline" | "anchored":
             files = ("predictions.parquet", "history.parquet", "models.safetensors", "record.json")
             return [paths.run(name) / file for file in files]
@@ -80,7 +88,10 @@ def inputs(kind: str, name: str, plan: Plan, paths: Paths) -> dict[Path, str]:
         datasets = dict.fromkeys(experiment["dataset"] for experiment in plan["experiments"].values())
         made |= {_made(dataset, "datasets", paths): f"anchored prepare {dataset}" for dataset in datasets}
         return made | {_made(fim, "fims", paths): f"anchored fim {fim}" for fim in plan["fims"]}
-    entry = lookup(plan, kind, name)
+    if kind == "merged":
+        shards = {shard: plan["shards"][shard] for shard in plan["merged"][name]["shards"]}
+        return {_made(shard, "shards", paths): f"anchored fim {name} --shard {entry['shard']}" for shard, entry in shards.items()}
+    entry = lookup(plan, ENTRY_OF.get(kind, kind), name)
     needs: dict[Path, str] = {}
     for key, group, verb in (
         ("dataset", "datasets", "prepare"),
@@ -89,7 +100,7 @@ def inputs(kind: str, name: str, plan: Plan, paths: Paths) -> dict[Path, str]:
         ("backbone", "backbones", "pretrain"),
         ("fim", "fims", "fim"),
     ):
-        if entry.get(key) and kind != "datasets":
+        if entry.get(key) and kind != "datasets" and not (kind == "shards" and key == "fim"):
             needs[_made(entry[key], group, paths)] = f"anchored {verb} {entry[key]}"
     return needs
 

@@ -31,8 +31,8 @@ def test_an_unknown_engine_is_refused(empty: Path):
 def test_missing_results_are_counted_and_the_first_named(empty: Path):
     with pytest.raises(InputError) as refused:
         adopt_from("snakemake", empty)
-    assert "9 of 9 steps have no up-to-date result: prepare scenes, prepare bank, pretrain resnet" in str(refused.value)
-    assert "and 4 more" in str(refused.value)
+    assert "11 of 11 steps have no up-to-date result: prepare scenes, prepare bank, pretrain resnet" in str(refused.value)
+    assert "and 6 more" in str(refused.value)
     assert "run `snakemake`" in str(refused.value)
 
 

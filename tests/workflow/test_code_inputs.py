@@ -14,6 +14,7 @@ ENTRY = {
     "prepare": "data/step.py",
     "pretrain": "pretrain.py",
     "fim": "fisher/step.py",
+    "fim-merge": "fisher/step.py",
     "finetune": "finetune/step.py",
     "evaluate": "evaluate/step.py",
     "tables": "report/step.py",

@@ -40,7 +40,7 @@ def test_without_adopting_dvc_would_make_everything_again(made_by: Copy):
 def test_adopting_what_the_engine_did_not_make_is_refused(made_by: Copy):
     done = made_by("snakemake").run("anchored", "adopt", "--from", "dvc", check=False)
     assert done.returncode == 3
-    assert "9 of 9 steps have no up-to-date result: evaluate, fim@fim, finetune_anchored@res-resnet-ewc-1" in done.stderr
+    assert "11 of 11 steps have no up-to-date result: evaluate, fim_merge@fim, fim_shard@fim-shard-1" in done.stderr
     assert "run `dvc repro` (or `dvc pull`) first." in done.stderr
 
 

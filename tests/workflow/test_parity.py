@@ -12,7 +12,14 @@ from anchored.plan.load import load_plan
 Nodes = list[dict[str, Any]]
 
 # What DVC names by folder, since a stage's inputs cannot be a list from the plan.
-FOLDERS = ("results/data", "results/runs", "results/fim")
+FOLDERS = ("results/data", "results/runs", "results/fim", "results/shards")
+
+# Pieces of dvc.yaml that its stages share, to plant a difference in one of them.
+CARD, RECORD = (f"        - results/fim/${{key}}/{file}\n" for file in ("card.md", "record.json"))
+FISHER = "        - src/anchored/fisher\n"
+CODE = f"      deps:\n        - src/anchored/backbones\n        - src/anchored/data\n{FISHER}"
+KEY, BACKBONE = "${key}", "${item.backbone}"
+WHOLE = f'${{key}}"]\n      outs:\n        - results/fim/${{key}}/fim.safetensors\n{CARD}{RECORD}\n  fim_shard:'
 
 
 def differences(snakemake: Nodes, dvc: Nodes) -> list[str]:
@@ -64,7 +71,7 @@ def snakemake(fresh: Checkout) -> Nodes:
 
 def test_the_graphs_of_the_demo_are_equal(fresh: Checkout, snakemake: Nodes):
     plan = load_plan(fresh.path / "plan.json")
-    entries = sum(len(plan[kind]) for kind in ("datasets", "backbones", "fims", "baseline", "anchored"))
+    entries = sum(len(plan[kind]) for kind in ("datasets", "backbones", "whole", "shards", "merged", "baseline", "anchored"))
     assert len(snakemake) == entries + len(("evaluate", "tables"))
     assert differences(snakemake, fresh.graph("dvc")) == []
 
@@ -78,9 +85,9 @@ def test_the_committed_plan_is_the_one_compared(fresh: Checkout):
     [
         ("        - results/fim/${item.fim}/fim.safetensors\n", "", "ewc-1: inputs differ"),
         ("cmd: anchored prepare ${key}", "cmd: anchored prepare ${key} --force", "only in one graph: anchored prepare"),
-        ("        - results/fim/${key}/card.md\n", "", "anchored fim dino-1: outputs differ"),
-        ("        - src/anchored/fisher\n        - src/anchored/objectives\n", "", "anchored fim dino-1: inputs differ"),
-        ('["fims.${key}"]', '["backbones.${item.backbone}"]', "anchored fim dino-1: entry of the plan differ"),
+        (f"{CARD}{RECORD}\n  fim_shard:", f"{RECORD}\n  fim_shard:", "anchored fim dino-1: outputs differ"),
+        (f"fim ${{key}}\n{CODE}", f"fim ${{key}}\n{CODE.replace(FISHER, '')}", "anchored fim dino-1: inputs differ"),
+        (f"fims.{WHOLE}", f"backbones.{WHOLE.replace(KEY, BACKBONE, 1)}", "anchored fim dino-1: entry of the plan differ"),
         ("      - results/runs\n", "", "anchored evaluate: steps before differ"),
     ],
     ids=["fim not waited for", "another command", "an output less", "code left out", "wrong entry", "runs not waited for"],

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from anchored.errors import ConfigError, NumericalError
+from anchored.fisher.statistics import flat, quantiles
 
 Kind = Literal["none", "floor", "clip", "layer-mean", "normalise"]
 
@@ -44,20 +45,21 @@ def condition(fisher: Mapping[str, Tensor], kind: Kind, value: float | None = No
     if kind == "floor":
         assert value is not None
         bound = value * _mean(copy)
-        copy = {name: tensor.clamp_min(bound) for name, tensor in copy.items()}
+        copy = {name: tensor.clamp_min_(bound) for name, tensor in copy.items()}
     elif kind == "clip":
         assert value is not None
         bound = _quantile(copy, value)
-        copy = {name: tensor.clamp_max(bound) for name, tensor in copy.items()}
+        copy = {name: tensor.clamp_max_(bound) for name, tensor in copy.items()}
     elif kind == "layer-mean":
-        copy = {name: torch.full_like(tensor, _mean({name: tensor})) for name, tensor in copy.items()}
+        copy = {name: tensor.fill_(_mean({name: tensor})) for name, tensor in copy.items()}
     scale = _mean(copy)
     if scale == 0:
         raise NumericalError(
             f"the Fisher is zero after '{kind}' in every entry, so it has no scale.",
             "measure it on more images, raise the clip, or use 'none'.",
         )
-    return {name: tensor / scale for name, tensor in copy.items()}
+    # In place: the copy is ours, and a third one of 86 million entries would not be needed by anybody.
+    return {name: tensor.div_(scale) for name, tensor in copy.items()}
 
 
 def shuffle_within_tensors(fisher: Mapping[str, Tensor], seed: int) -> dict[str, Tensor]:
@@ -91,6 +93,5 @@ def _mean(fisher: Mapping[str, Tensor]) -> float:
 
 
 def _quantile(fisher: Mapping[str, Tensor], share: float) -> float:
-    # torch.quantile refuses more than 16 million entries; kthvalue does not.
-    entries = torch.cat([tensor.flatten() for tensor in fisher.values()])
-    return float(entries.kthvalue(max(1, math.ceil(share * len(entries)))).values)
+    # torch.quantile refuses more than 16 million entries; kthvalue needs three copies of them.
+    return quantiles(flat(fisher.values()), (share,))[0]

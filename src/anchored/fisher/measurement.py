@@ -16,6 +16,7 @@ from anchored.data.store import open_store
 from anchored.data.views import ViewMaker, draw, join
 from anchored.device import place
 from anchored.errors import ConfigError
+from anchored.files import file_digest, value_digest
 from anchored.fisher.digest import backbone_digest
 from anchored.objectives.image_loss import DinoImageLoss
 from anchored.paths import Paths
@@ -30,6 +31,7 @@ class Measurement:
         name: identity of the FIM.
         paths: the folder layout.
         device: where the network and the views are.
+        dtype: of parameters and views. With torch.float64, the exact values that a precision is compared with.
 
     Attributes:
         entry: the FIM's entry of the plan.
@@ -43,17 +45,25 @@ class Measurement:
         InputError: the backbone's file is not what the plan says.
     """
 
-    def __init__(self, plan: Plan, name: str, paths: Paths, device: torch.device) -> None:
+    def __init__(
+        self, plan: Plan, name: str, paths: Paths, device: torch.device, *, dtype: torch.dtype = torch.float32
+    ) -> None:
         self.entry: Mapping[str, Any] = lookup(plan, "fims", name)
         self._backbone = lookup(plan, "backbones", self.entry["backbone"])
         self._device = device
+        self._dtype = dtype
         source = paths.backbone(self.entry["backbone"]) / "model.safetensors"
         model, tensors = load_anchor(source, self._backbone, made_by=f"anchored pretrain {self.entry['backbone']}")
-        self.model = place(model, device)
-        self.loss = _loss(self.entry, self._backbone, self.model, tensors, device)
-        self._bank = open_store(paths.data(self.entry["bank"]))
+        digest = backbone_digest(dict(model.named_parameters()))
+        self.model = place(model.to(dtype), device)
+        tensors = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+        self.loss = _loss(self.entry, self._backbone, self.model, tensors)
+        folder = paths.data(self.entry["bank"])
+        self._bank = open_store(folder)
         self.rows = _rows(self.entry, len(self._bank.packed))
-        self.facts = _facts(self.entry, self._backbone, self.model)
+        images = value_digest({"bank": file_digest(folder / "manifest.json"), "rows": self.rows.tolist()})
+        found = {"anchor": self._backbone["anchor"], "backbone_digest": digest, "images_digest": images}
+        self.facts: dict[str, str] = planned_facts(self.entry) | found
 
     def batches(self, start: int = 0, stop: int | None = None) -> Iterator[dict[str, Tensor]]:
         """Views of the images `start` to `stop` of `rows`; each has its own generator, so its views do not depend on the range.
@@ -74,7 +84,7 @@ class Measurement:
             batch = {"large": normalise(large, self._backbone), "uniforms": torch.from_numpy(uniforms).to(self._device)}
             if small is not None:
                 batch["small"] = normalise(small, self._backbone)
-            yield batch
+            yield {key: values.to(self._dtype) for key, values in batch.items()}
 
 
 def _rows(entry: Mapping[str, Any], size: int) -> NDArray[np.int64]:
@@ -83,21 +93,23 @@ def _rows(entry: Mapping[str, Any], size: int) -> NDArray[np.int64]:
     return np.random.default_rng([entry["seed"]]).permutation(size)[: entry["images"]]
 
 
-def _facts(entry: Mapping[str, Any], backbone: Mapping[str, Any], model: nn.Module) -> dict[str, str]:
+def planned_facts(entry: Mapping[str, Any]) -> dict[str, str]:
+    """What the plan's entry of a FIM says about it, as text for a file's metadata."""
     return {
         "backbone": entry["backbone"],
-        "backbone_digest": backbone_digest(dict(model.named_parameters())),
-        "anchor": backbone["anchor"],
         "objective": entry["objective"],
         "estimator": entry["estimator"],
         "bank": entry["bank"],
+        "seed": str(entry["seed"]),
+        "precision": entry["precision"],
         "views": f"{entry['views']['global_crops']} global, {entry['views']['local_crops']} local",
+        "views_digest": value_digest(entry["views"]),
         "scale": "raw: mean over images of the squared gradient of the loss per image (mean over pairs of views)",
     }
 
 
 def _loss(
-    entry: Mapping[str, Any], backbone: Mapping[str, Any], model: nn.Module, tensors: dict[str, Tensor], device: torch.device
+    entry: Mapping[str, Any], backbone: Mapping[str, Any], model: nn.Module, tensors: dict[str, Tensor]
 ) -> DinoImageLoss:
     """The image loss with the stored head, teacher and centre.
 
@@ -110,13 +122,21 @@ def _loss(
             "measure the FIM of a pre-trained backbone, or import a full checkpoint with its head.",
         )
     dino = backbone["pretraining"]["dino"]
+    like = next(model.parameters())
 
     def head(which: str) -> DinoHead:
-        loaded = dino_head(feature_width(model), dino, seed=0)
+        loaded = dino_head(feature_width(model), dino, seed=0).to(like.dtype)
         load_state(loaded, network(tensors, f"{which}_head"), where=f"{which}_head of {entry['backbone']}")
-        return loaded.to(device)
+        return loaded.to(like.device)
 
     teacher = copy.deepcopy(model)
     load_state(teacher, network(tensors, "teacher"), where=f"teacher of {entry['backbone']}")
-    centre = tensors["centre"].to(device)
-    return DinoImageLoss(head(backbone["anchor"]), (teacher, head("teacher")), centre, dino, estimator=entry["estimator"])
+    return DinoImageLoss(
+        head(backbone["anchor"]),
+        (teacher, head("teacher")),
+        tensors["centre"].to(like.device),
+        dino,
+        estimator=entry["estimator"],
+        # Exact values are exact: a low precision is for the type it replaces.
+        autocast=torch.bfloat16 if entry["precision"] == "bf16" and like.dtype == torch.float32 else None,
+    )

@@ -26,6 +26,8 @@ class DinoImageLoss:
         settings: `dino` of the pre-training in the plan (temperatures).
         estimator: `teacher` (soft targets: the squared SSL gradient, an empirical Fisher) or `sampled` (labels drawn from the
             model's own prediction: the true Fisher, Monte Carlo).
+        autocast: arithmetic of the backbones, torch.bfloat16 for example; heads and loss keep the type of the views, since rounded
+            logits, divided by a low temperature, would be percents off.
 
     A batch has `large` (B, G, 3, S, S) normalised global views, optionally `small` (B, L, 3, s, s), and `uniforms` (B, G + L)
     for the drawn labels.
@@ -39,22 +41,24 @@ class DinoImageLoss:
         settings: Mapping[str, Any],
         *,
         estimator: str,
+        autocast: torch.dtype | None = None,
     ) -> None:
         self._head = _fixed(head)
         self._teacher = None if teacher is None else (_fixed(teacher[0]), _fixed(teacher[1]))
         self._centre = centre
         self._settings = settings
         self._sampled = estimator == "sampled"
+        self._autocast = autocast
 
     def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
         """Loss (B,) of each image under `model`."""
         parts = [batch[name] for name in ("large", "small") if name in batch]
-        student = torch.cat([_logits(model, self._head, views) for views in parts], dim=1)
+        student = torch.cat([self._logits(model, self._head, views) for views in parts], dim=1)
         temperature = self._settings["student_temperature"]
         if self._sampled or self._teacher is None:
             return sampled_losses(student, batch["uniforms"], student_temperature=temperature)
         with torch.no_grad():
-            targets = _logits(*self._teacher, batch["large"])
+            targets = self._logits(*self._teacher, batch["large"])
         return dino_losses(
             student,
             targets,
@@ -63,12 +67,13 @@ class DinoImageLoss:
             teacher_temperature=self._settings["teacher_temperature"],
         )
 
+    def _logits(self, network: nn.Module, head: DinoHead, views: Tensor) -> Tensor:
+        """Logits (B, V, K) of views (B, V, 3, H, W); the rows of an image stay neighbours."""
+        flat = views.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        with torch.autocast(views.device.type, dtype=self._autocast, enabled=self._autocast is not None):
+            features = network(flat)
+        return head(features.to(views.dtype)).logits.unflatten(0, views.shape[:2])
+
 
 def _fixed(module: nn.Module) -> Any:
     return module.eval().requires_grad_(False)
-
-
-def _logits(network: nn.Module, head: DinoHead, views: Tensor) -> Tensor:
-    """Logits (B, V, K) of views (B, V, 3, H, W); the rows of an image stay neighbours."""
-    flat = views.flatten(0, 1).contiguous(memory_format=torch.channels_last)
-    return head(network(flat)).logits.unflatten(0, views.shape[:2])

@@ -206,12 +206,26 @@ class Fim(Section):
     """The SSL loss; terms that couple the images of a batch (InfoNCE) have no Fisher per image."""
     estimator: Literal["teacher", "sampled"] = "teacher"
     """teacher: soft targets, the squared SSL gradient; sampled: labels drawn from the model's own prediction, the true Fisher."""
-    backend: Literal["auto", "hooks", "loop"] = "auto"
-    """hooks: batched and exact; loop: one image a backward pass, the reference."""
+    backend: Literal["auto", "hooks", "loop", "signs"] = "auto"
+    """hooks: batched and exact; loop: one image a backward pass, the reference; auto: hooks where every parameter has a rule, else
+    loop; signs: an unbiased estimate for any model at the price of training, its standard error in the record."""
     views: Views = Views()
     """The random views; all views of an image are joined before the square."""
     batch: Count = 64
     """Images of a pass; changes the speed, and the result by rounding only."""
+    precision: Literal["fp32", "tf32", "bf16"] = "fp32"
+    """Arithmetic of the backbone; heads, loss and sums stay in fp32. tf32 needs an NVIDIA GPU."""
+    precision_check: Annotated[int, Field(ge=0)] = 8
+    """Images that are measured in float64 too, which gives the error of each tensor; 0: none."""
+    shards: Count = 1
+    """Ranges of images that are jobs of their own; their sums are added in a fixed order. Changes the result by rounding only."""
+
+    @model_validator(mode="after")
+    def _shards_have_images(self) -> Self:
+        batches = -(-self.images // self.batch)
+        if self.shards > batches:
+            raise ValueError(f"shards is {self.shards}, but {self.images} images are {batches} batches of {self.batch}; lower one")
+        return self
 
 
 class Training(Section):

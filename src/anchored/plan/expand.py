@@ -27,6 +27,8 @@ def expand(config: Config) -> Plan:
     plan["backbones"] = _backbones(config)
     plan["pretrained"], plan["imported"] = _origins(plan["backbones"])
     plan["fims"] = _fims(config)
+    plan["shards"] = _shards(plan["fims"])
+    plan["whole"], plan["merged"] = _parts(plan["fims"], plan["shards"])
     plan["experiments"] = {name: _experiment(config, name) for name in config.experiments}
     plan["cells"] = _cells(config)
     plan["baseline"], plan["anchored"] = _jobs(config, plan["cells"])
@@ -78,6 +80,28 @@ def _fims(config: Config) -> dict[str, Any]:
             entry |= {"seed": derive_seed(config.seed, "fim", name, backbone), "threads": config.threads}
             _add(entries, fim_name, entry, "fims")
     return entries
+
+
+def _shards(fims: dict[str, Any]) -> dict[str, Any]:
+    """The image ranges of each FIM that is measured in parts: whole batches, so that no batch depends on the number of shards."""
+    shards: dict[str, Any] = {}
+    for fim, entry in fims.items():
+        count, batch, images = entry["shards"], entry["batch"], entry["images"]
+        batches = -(-images // batch)
+        for index in range(count if count > 1 else 0):
+            start, stop = (min(images, (number * batches // count) * batch) for number in (index, index + 1))
+            shard = {"fim": fim, "shard": f"{index + 1}/{count}", "start": start, "stop": stop}
+            _add(shards, f"{fim}-shard-{index + 1}", shard | entry, "shards")
+    return shards
+
+
+def _parts(fims: dict[str, Any], shards: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """FIMs by how they are made, each with what it waits for: DVC cannot leave an input out."""
+    merged: dict[str, Any] = {}
+    for name, shard in shards.items():
+        merged.setdefault(shard["fim"], {"shards": []})["shards"].append(name)
+    whole = {name: {key: entry[key] for key in ("bank", "backbone")} for name, entry in fims.items() if name not in merged}
+    return whole, merged
 
 
 def _experiment(config: Config, name: str) -> dict[str, Any]:

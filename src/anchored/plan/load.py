@@ -17,6 +17,9 @@ KEYS = (
     "pretrained",
     "imported",
     "fims",
+    "whole",
+    "merged",
+    "shards",
     "experiments",
     "cells",
     "baseline",
@@ -49,7 +52,7 @@ def load_plan(path: Path) -> Plan:
 
 
 def lookup(plan: Plan, kind: str, name: str) -> Any:
-    """The entry `name` of the plan's map `kind` (datasets, backbones, fims, cells, baseline, anchored).
+    """The entry `name` of the plan's map `kind` (datasets, backbones, fims, shards, cells, baseline, anchored).
 
     Raises:
         ConfigError: there is none; names the nearest one.
