@@ -14,13 +14,14 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from anchored.data.draws import Drawn
 from anchored.data.store import Store
 
 _LUMA = (0.299, 0.587, 0.114)
 
 
 @dataclass(frozen=True)
-class Draws:
+class Draws(Drawn):
     """The random numbers of V views of B images; every array starts with (B, V)."""
 
     swap: NDArray[np.bool_]
@@ -32,10 +33,6 @@ class Draws:
     brightness: NDArray[np.float32]
     grey: NDArray[np.bool_]
     blur: NDArray[np.bool_]
-
-    def views(self, start: int, stop: int | None) -> "Draws":
-        """The draws of the views from `start` to `stop`."""
-        return Draws(**{name: values[:, start:stop] for name, values in vars(self).items()})
 
 
 def draw(rng: np.random.Generator, count: int, policy: Mapping[str, Any], bank: int) -> Draws:
@@ -66,11 +63,6 @@ def draw(rng: np.random.Generator, count: int, policy: Mapping[str, Any], bank: 
     )
 
 
-def join(draws: list[Draws]) -> Draws:
-    """The draws of several images, one after the other."""
-    return Draws(**{name: np.concatenate([getattr(each, name) for each in draws]) for name in vars(draws[0])})
-
-
 class ViewMaker:
     """Applies draws to the images of a bank.
 
@@ -90,6 +82,10 @@ class ViewMaker:
         swaps = policy["background_swap"] > 0
         self._masks = store.layer("mask") if swaps else None
         self._backgrounds = store.layer("background") if swaps else None
+
+    def draw(self, rng: np.random.Generator, rows: NDArray[np.int64]) -> Draws:
+        """Random numbers for all views of the bank images `rows`."""
+        return draw(rng, len(rows), self._policy, len(self._images))
 
     def __call__(self, rows: NDArray[np.int64], draws: Draws) -> tuple[Tensor, Tensor | None]:
         """Views of the bank images `rows`.
