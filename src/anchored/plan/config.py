@@ -8,8 +8,9 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from anchored.plan.arms import ANCHORED_ARMS, Arm, Arms
-from anchored.plan.base import Count, Finite, Fraction, FractionRange, Identifier, NonNegative, Positive, Section
+from anchored.plan.base import Count, Finite, Fraction, Identifier, NonNegative, Positive, Section
 from anchored.plan.datasets import BANKS, Dataset, DigitBank, DigitScenes
+from anchored.plan.views import SceneViews, Views
 
 
 class TinyResNet(Section):
@@ -60,34 +61,6 @@ class TimmModel(Section):
 Architecture = Annotated[TinyResNet | TinyViT | TimmModel, Field(discriminator="family")]
 
 
-class Views(Section):
-    """The random views of an image: crops, colours, and the bank's background swap."""
-
-    global_crops: Annotated[int, Field(ge=2)] = 2
-    """Number of large crops; teacher and student see them."""
-    local_crops: Annotated[int, Field(ge=0)] = 0
-    """Number of small crops; only the student sees them."""
-    global_scale: FractionRange = (0.6, 1.0)
-    """Share of the image's area in a large crop."""
-    local_scale: FractionRange = (0.2, 0.6)
-    """Share of the image's area in a small crop."""
-    local_size: Count = 12
-    """Side of a small crop, in pixels; a large crop has the image's side."""
-    flip: Fraction = 0.0
-    """Probability of a horizontal flip (0 for digits: a mirrored digit is none)."""
-    contrast: Fraction = 0.2
-    """Half-width of the random contrast factor."""
-    brightness: Fraction = 0.15
-    """Half-width of the random shift of each channel."""
-    grey: Fraction = 0.1
-    """Probability of dropping the colour."""
-    blur: Fraction = 0.2
-    """Probability of a 3x3 blur."""
-    background_swap: Fraction = 0.0
-    """Probability of pasting the foreground on the background of another bank image; needs a bank with masks. It builds the
-    premise in: a backbone that ignores the background."""
-
-
 class DinoLoss(Section):
     """Self-distillation without labels (Caron et al. 2021)."""
 
@@ -125,7 +98,7 @@ class Pretraining(Section):
     """The unlabelled dataset."""
     probe: Identifier
     """The labelled dataset (splits balanced and val) on which the record's linear and k-NN probes are made."""
-    views: Views = Views()
+    views: Views = SceneViews()
     """The random views."""
     dino: DinoLoss = DinoLoss()
     """Self-distillation term."""
@@ -209,7 +182,7 @@ class Fim(Section):
     backend: Literal["auto", "hooks", "loop", "signs"] = "auto"
     """hooks: batched and exact; loop: one image a backward pass, the reference; auto: hooks where every parameter has a rule, else
     loop; signs: an unbiased estimate for any model at the price of training, its standard error in the record."""
-    views: Views = Views()
+    views: Views = SceneViews()
     """The random views; all views of an image are joined before the square."""
     batch: Count = 64
     """Images of a pass; changes the speed, and the result by rounding only."""
