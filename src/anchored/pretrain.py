@@ -23,8 +23,8 @@ from anchored.backbones.build import seeded
 from anchored.backbones.checkpoint import import_weights, save_checkpoint
 from anchored.backbones.features import feature_width, features, normalise, to_input
 from anchored.backbones.heads import DinoHead, dino_head
+from anchored.data.recipes import view_maker
 from anchored.data.store import Store, open_store
-from anchored.data.views import ViewMaker, draw
 from anchored.device import choose_device, describe, limit_threads, place
 from anchored.errors import NumericalError
 from anchored.objectives.dino import dino_losses, update_centre
@@ -100,7 +100,7 @@ class Networks:
 def _train(name: str, entry: Mapping[str, Any], bank: Store, device: torch.device, running: Running) -> Networks:
     settings = entry["pretraining"]
     networks = Networks.create(entry, device)
-    maker = ViewMaker(bank, settings["views"], device)
+    maker = view_maker(bank, settings["views"], device)
     optimizer = _optimizer(networks, settings)
     images = len(bank.packed)
     steps = max(images // settings["batch"], 1)
@@ -116,7 +116,7 @@ def _train(name: str, entry: Mapping[str, Any], bank: Store, device: torch.devic
                 for group in optimizer.param_groups:
                     group["lr"] = settings["lr"] * _rate(done, total, settings["warmup"])
                 rows = np.sort(order[step * settings["batch"] : (step + 1) * settings["batch"]])
-                large, small = maker(rows, draw(rng, len(rows), settings["views"], images))
+                large, small = maker(rows, maker.draw(rng, rows))
                 views = [normalise(part, entry) for part in (large, small) if part is not None]
                 losses.append(_step(networks, views, optimizer, settings, done / max(total - 1, 1)))
                 advance(note=f"loss {losses[-1]:.3f}")

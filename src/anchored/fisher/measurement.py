@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from anchored.backbones.checkpoint import load_anchor, load_state, network
 from anchored.backbones.features import feature_width, normalise
 from anchored.backbones.heads import DinoHead, dino_head
+from anchored.data.draws import join
+from anchored.data.recipes import view_maker
 from anchored.data.store import open_store
-from anchored.data.views import ViewMaker, draw, join
 from anchored.device import place
 from anchored.errors import ConfigError
 from anchored.files import file_digest, value_digest
@@ -71,13 +72,13 @@ class Measurement:
         Yields:
             `large` (B, G, 3, S, S), `small` (B, L, 3, s, s) where there are local views, and `uniforms` (B, G + L).
         """
-        policy, size = self.entry["views"], len(self._bank.packed)
-        maker = ViewMaker(self._bank, policy, self._device)
+        policy = self.entry["views"]
+        maker = view_maker(self._bank, policy, self._device)
         chosen = self.rows[start:stop]
         for first in range(0, len(chosen), self.entry["batch"]):
             rows = chosen[first : first + self.entry["batch"]]
             generators = [np.random.default_rng([self.entry["seed"], int(row)]) for row in rows]
-            draws = join([draw(generator, 1, policy, size) for generator in generators])
+            draws = join([maker.draw(generator, rows[each : each + 1]) for each, generator in enumerate(generators)])
             large, small = maker(rows, draws)
             views = policy["global_crops"] + policy["local_crops"]
             uniforms = np.stack([generator.random(views, dtype=np.float32) for generator in generators])
