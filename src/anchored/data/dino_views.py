@@ -79,14 +79,12 @@ def draw_dino(rng: np.random.Generator, sizes: NDArray[np.int64], policy: Mappin
         ).astype(np.float32),
         grey=rng.random(shape) < policy["grey"],
         blur=rng.random(shape) < per_view(*policy["blur"]),
-        sigma=rng.uniform(*policy["blur_sigma"], shape).astype(np.float32),
+        sigma=rng.uniform(policy["blur_sigma"][0], policy["blur_sigma"][1], shape).astype(np.float32),
         solarize=rng.random(shape) < per_view(0.0, policy["solarize"], 0.0),
     )
 
 
-def draw_boxes(
-    rng: np.random.Generator, sizes: NDArray[np.int64], scale: NDArray, ratio: tuple[float, float]
-) -> NDArray[np.int64]:
+def draw_boxes(rng: np.random.Generator, sizes: NDArray, scale: NDArray, ratio: tuple[float, float]) -> NDArray[np.int64]:
     """Boxes (B, V, 4) with the distribution of torchvision's RandomResizedCrop.
 
     Up to ten attempts at an area (uniform) and an aspect ratio (uniform in its logarithm); the first that fits inside the
