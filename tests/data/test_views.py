@@ -8,10 +8,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from anchored.data.draws import join
 from anchored.data.store import Store, open_store
-from anchored.data.views import Draws, ViewMaker, draw, join
+from anchored.data.views import Draws, ViewMaker, draw
 from anchored.errors import InputError
-from anchored.plan.config import Views
+from anchored.plan.views import SceneViews
 
 CPU = torch.device("cpu")
 STILL = {
@@ -22,7 +23,7 @@ LIVELY = {"local_crops": 2, "flip": 0.5, "contrast": 0.4, "brightness": 0.3, "gr
 
 
 def policy(**changes) -> dict:
-    return Views(**changes).model_dump(mode="json")
+    return SceneViews(**changes).model_dump(mode="json")
 
 
 @pytest.fixture
