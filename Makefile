@@ -61,6 +61,7 @@ lint: $(VENV)/installed-test
 benchmark: install
 	python benchmarks/fisher_cost.py
 	python benchmarks/anchor_cost.py
+	python benchmarks/loader.py
 
 # The locks hold what pip chooses for pyproject.toml in a new environment. Local versions (torch's "+cpu") are cut off, so
 # that every machine gets the build that its index offers.
