@@ -1,5 +1,6 @@
 """Images of the user's own: a folder in the Waterbirds format, and an unlabelled one."""
 
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ def test_the_centre_is_kept_at_its_proportions(tmp_path: Path) -> None:
     pixels = np.zeros((10, 30, 3), np.uint8)
     pixels[:, 10:20] = 255
     Image.fromarray(pixels).save(folder / "a.png")
-    images = read_bank(entry(folder="wide", limit=None), tmp_path)
+    images = np.stack(list(read_bank(entry(folder="wide", limit=None), tmp_path)))
     assert images.shape == (1, 8, 8, 3)
     assert images[0, :, 1:-1].min() == 255
 
@@ -82,7 +83,7 @@ def test_the_centre_is_kept_at_its_proportions(tmp_path: Path) -> None:
 def test_a_bad_line_is_named(birds: Path, line: str, sentence: str) -> None:
     replace_line(birds, 3, line)
     with pytest.raises(InputError) as caught:
-        read_labelled(entry(), birds.parent)
+        list(read_labelled(entry(), birds.parent)[0])
     assert sentence in caught.value.message
 
 
@@ -91,7 +92,7 @@ def test_a_corrupt_image_is_named_and_nothing_is_written(birds: Path) -> None:
     paths = Paths(birds.parent)
     with pytest.raises(InputError, match=r"1 images are missing or cannot be read: 004.Species/4.png"):
         prepare({"datasets": {"birds": entry()}}, "birds", paths)
-    assert not paths.data("birds").exists()
+    assert list(paths.data("birds").iterdir()) == []
 
 
 def test_missing_columns_are_listed(birds: Path) -> None:
@@ -103,9 +104,28 @@ def test_missing_columns_are_listed(birds: Path) -> None:
 def test_a_bank_is_drawn_by_its_seed(birds: Path) -> None:
     """Ten thousand images of a million: the list follows from the seed alone."""
     bank = entry(reader="images", limit=5)
-    first = read_bank(bank, birds.parent)
-    assert np.array_equal(first, read_bank(bank, birds.parent))
-    assert not np.array_equal(first, read_bank({**bank, "seed": 6}, birds.parent))
+    first = np.stack(list(read_bank(bank, birds.parent)))
+    assert np.array_equal(first, list(read_bank(bank, birds.parent)))
+    assert not np.array_equal(first, list(read_bank({**bank, "seed": 6}, birds.parent)))
     assert len(read_bank({**bank, "limit": None}, birds.parent)) == 12
     with pytest.raises(InputError, match="holds 12 images, 13 are needed"):
         read_bank({**bank, "limit": 13}, birds.parent)
+
+
+def test_packing_holds_a_few_images_at_a_time(birds: Path) -> None:
+    """A bank of ten thousand images of 256 pixels has 2 GB, a large dataset 30: they go to the file one by one."""
+    folder = birds.parent / "many"
+    folder.mkdir()
+    for number in range(40):
+        Image.new("RGB", (256, 300), (number, 0, 0)).save(folder / f"{number:02d}.png")
+    plan = {"datasets": {"many": entry(reader="images", folder="many", size=256, limit=None, labelled=False)}}
+    prepare({"datasets": {"birds": entry()}}, "birds", Paths(birds.parent))  # imports what a step imports
+    tracemalloc.start()
+    prepare(plan, "many", Paths(birds.parent))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    store = open_store(Paths(birds.parent).data("many"))
+    assert store.packed.shape == (40, 256, 256, 3)
+    assert store.packed[:, 0, 0, 0].tolist() == list(range(40))
+    assert isinstance(store.packed, np.memmap)
+    assert peak < store.packed.nbytes / 2

@@ -1,6 +1,7 @@
 """Images of your own: a folder with a metadata.csv (the on-disk format of Waterbirds), or an unlabelled folder of images."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +19,63 @@ SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm"}
 Pixels = NDArray[np.uint8]
 
 
-def read_labelled(entry: Mapping[str, Any], root: Path) -> tuple[Pixels, dict[str, NDArray]]:
+@dataclass(frozen=True)
+class Images:
+    """Images (N, S, S, 3) uint8 of a folder, decoded one at a time as they are asked for: all of them may not fit into memory.
+
+    Args:
+        folder: where they are.
+        names: their paths inside of it.
+        size: side S of the result.
+
+    Raises:
+        InputError: images cannot be read, while iterating, after the last one; gives the count and the first ones.
+    """
+
+    folder: Path
+    names: list[str]
+    size: int
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(N, S, S, 3)."""
+        return len(self.names), self.size, self.size, 3
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __iter__(self) -> Iterator[Pixels]:
+        bad = []
+        with progress(f"read {self.folder.name}", len(self.names)) as advance:
+            for name in self.names:
+                pixels = np.zeros(self.shape[1:], np.uint8)
+                try:
+                    with Image.open(self.folder / name) as image:
+                        pixels = _fit(image.convert("RGB"), self.size)
+                except (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError):
+                    bad.append(name)
+                # Outside of the block above: an error of who asks is none of the image.
+                yield pixels
+                advance()
+        if bad:
+            first = ", ".join(bad[:3])
+            raise InputError(f"{self.folder}: {len(bad)} images are missing or cannot be read: {first}.", "replace them.")
+
+
+def read_labelled(entry: Mapping[str, Any], root: Path) -> tuple[Images, dict[str, NDArray]]:
     """All images and labels of a folder with a metadata.csv.
 
     Returns:
-        images (N, S, S, 3) uint8, and index columns of length N: split, draw (-1: one draw), y, a, source (line of the table).
+        images (N, S, S, 3) uint8, not yet decoded, and index columns of length N: split, draw (-1: one draw), y, a, source (line
+        of the table).
 
     Raises:
         InputError: a missing file or column, an unknown split, a label that is no integer from 0, a line twice, a path that
-            leaves the folder, an image that cannot be read; gives the count and the first offenders.
+            leaves the folder; gives the count and the first offenders.
     """
     folder = root / entry["folder"]
     table = _metadata(folder / "metadata.csv")
-    images = _read_images(folder, table["img_filename"].to_list(), entry["size"])
-    return images, {
+    return Images(folder, table["img_filename"].to_list(), entry["size"]), {
         "split": table["split"].to_numpy(),
         "draw": np.full(len(table), -1),
         "y": table["y"].to_numpy(),
@@ -40,11 +84,11 @@ def read_labelled(entry: Mapping[str, Any], root: Path) -> tuple[Pixels, dict[st
     }
 
 
-def read_bank(entry: Mapping[str, Any], root: Path) -> Pixels:
+def read_bank(entry: Mapping[str, Any], root: Path) -> Images:
     """Images (N, S, S, 3) of an unlabelled folder: all in the order of their paths, or `limit` of them drawn by the seed.
 
     Raises:
-        InputError: the folder is missing or holds no image, or fewer than `limit`; an image cannot be read.
+        InputError: the folder is missing or holds no image, or fewer than `limit`.
     """
     folder = root / entry["folder"]
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
@@ -54,7 +98,7 @@ def read_bank(entry: Mapping[str, Any], root: Path) -> Pixels:
     if limit:
         chosen = np.random.default_rng([entry["seed"]]).choice(len(names), size=limit, replace=False)
         names = [names[number] for number in np.sort(chosen)]
-    return _read_images(folder, names, entry["size"])
+    return Images(folder, names, entry["size"])
 
 
 def group_names(classes: int, attributes: int) -> dict[str, str]:
@@ -90,22 +134,6 @@ def _refuse(path: Path, table: pl.DataFrame, bad: pl.Expr, what: str) -> None:
     if len(lines):
         first = ", ".join(f"line {line} ({name})" for line, name in lines.select("line", "img_filename").head(3).iter_rows())
         raise InputError(f"{path}: {len(lines)} lines have {what}: {first}.", "correct the table and run the command again.")
-
-
-def _read_images(folder: Path, names: list[str], size: int) -> Pixels:
-    images = np.empty((len(names), size, size, 3), np.uint8)
-    bad = []
-    with progress(f"read {folder.name}", len(names)) as advance:
-        for number, name in enumerate(names):
-            try:
-                with Image.open(folder / name) as image:
-                    images[number] = _fit(image.convert("RGB"), size)
-            except (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError):
-                bad.append(name)
-            advance()
-    if bad:
-        raise InputError(f"{folder}: {len(bad)} images are missing or cannot be read: {', '.join(bad[:3])}.", "replace them.")
-    return images
 
 
 def _fit(image: Image.Image, size: int) -> Pixels:

@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 
 from anchored.data import digitscenes, folder
-from anchored.data.store import write_store
+from anchored.data.store import Layer, write_store
 from anchored.paths import Paths
 from anchored.plan.load import Plan, lookup
 from anchored.record import planned_step
@@ -22,13 +22,14 @@ def prepare(plan: Plan, name: str, paths: Paths, *, force: bool = False) -> None
             running.measure(images=manifest["shape"][0], groups=manifest["groups"])
 
 
-def _build(entry: dict[str, Any], root: Path) -> tuple[dict[str, Any], pl.DataFrame, dict[str, Any]]:
+def _build(entry: dict[str, Any], root: Path) -> tuple[dict[str, Layer], pl.DataFrame, dict[str, Any]]:
     """Layers, index and facts of a plan entry."""
     facts = {"reader": entry["reader"], "labelled": entry["labelled"]}
+    images: Layer
     match entry["reader"]:
         case "digitscenes-bank":
             scenes = digitscenes.build_bank(entry)
-            layers = {"image": scenes.images, "mask": scenes.masks, "background": scenes.backgrounds}
+            layers: dict[str, Layer] = {"image": scenes.images, "mask": scenes.masks, "background": scenes.backgrounds}
             return layers, _rows(len(scenes.images)), facts | {"sources": digitscenes.SOURCES}
         case "images":
             images = folder.read_bank(entry, root)

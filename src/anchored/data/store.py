@@ -8,10 +8,10 @@ Layers of a bank: image (3), mask (1), background (3). A background swap then re
 three files, which is what both engines declare.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import polars as pl
@@ -25,31 +25,45 @@ FILES = ("images.npy", "index.parquet", "manifest.json")
 _DIGEST_LIMIT = 1 << 30
 
 
-def write_store(
-    folder: Path, layers: Mapping[str, NDArray[np.uint8]], index: pl.DataFrame, facts: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Writes a store and returns its manifest.
+class Layer(Protocol):
+    """Images (N, H, W, C) uint8, one after the other: an array, or a folder that decodes them as they are asked for."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N, H, W, C)."""
+
+    def __len__(self) -> int:
+        """N."""
+
+    def __iter__(self) -> Iterator[NDArray[np.uint8]]:
+        """Images (H, W, C)."""
+
+
+def write_store(folder: Path, layers: Mapping[str, Layer], index: pl.DataFrame, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Writes a store and returns its manifest; of layers that are decoded on the way it holds one image at a time.
 
     Args:
         folder: where to.
-        layers: arrays (N, H, W, C_layer), in the order in which their channels are packed.
+        layers: images (N, H, W, C_layer), in the order in which their channels are packed.
         index: one line an image.
         facts: further entries of the manifest (sources, group names, seed, ...).
     """
     channels, start = {}, 0
-    for name, array in layers.items():
-        channels[name] = [start, start + array.shape[-1]]
-        start += array.shape[-1]
-    packed = np.concatenate(list(layers.values()), axis=-1) if len(layers) > 1 else next(iter(layers.values()))
+    for name, layer in layers.items():
+        channels[name] = [start, start + layer.shape[-1]]
+        start += layer.shape[-1]
+    shape = (*next(iter(layers.values())).shape[:3], start)
     with replacing(folder / "images.npy") as temporary, temporary.open("wb") as stream:
         # Not write_array: where the disk is full, its tofile() raises an OSError that does not say so.
-        np.lib.format.write_array_header_1_0(stream, np.lib.format.header_data_from_array_1_0(packed))
-        stream.write(packed.data)
+        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(stream, header)
+        for image in zip(*layers.values(), strict=True):
+            stream.write(np.concatenate(image, axis=-1).data)
     write_parquet(folder / "index.parquet", index)
     manifest = {
         "schema": 1,
         **facts,
-        "shape": list(packed.shape),
+        "shape": list(shape),
         "layers": channels,
         "groups": group_counts(index),
         "digests": {name: file_digest(folder / name) for name in FILES[:2]},
