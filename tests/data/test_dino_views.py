@@ -72,10 +72,11 @@ def _rest(tv, picture, draws, at):
 )
 def test_views_are_those_of_the_published_transform(bank, tv, oracle, mean, most):
     """All of it at once, in its order: blur before grey or solarize before blur would pass every test of one operation."""
-    views = policy(global_size=112, local_size=48, local_crops=4, blur=(1.0, 0.5, 0.5), solarize=0.5)
+    views = policy(global_size=112, local_size=48, local_crops=4, blur=(0.5, 1.0, 0.5), solarize=1.0)
     draws = draws_of(4, views, seed=4)
     for switch in (draws.flip, draws.jitter, draws.grey, draws.blur, draws.solarize):
         assert 0 < switch.mean() < 1
+    assert (draws.blur & draws.solarize & draws.jitter).any()
     large, small = DinoViewMaker(bank, views, CPU)(np.arange(4), draws)
     assert large.shape == (4, 2, 3, 112, 112)
     assert small.shape == (4, 4, 3, 48, 48)

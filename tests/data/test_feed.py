@@ -70,8 +70,10 @@ def test_early_stop_closes_the_source(depth, error):
         finally:
             closed.append(True)
 
+    held = source()  # else the collector would close it
+
     def consume():
-        for number, _ in enumerate(Feed(source(), depth=depth)):
+        for number, _ in enumerate(Feed(held, depth=depth)):
             if number == 2 and error:
                 raise error
             if number == 2:
