@@ -38,7 +38,11 @@ class SceneViews(Section):
 
 
 class DinoViews(Section):
-    """The multi-crop views of DINO (Caron et al. 2021), of images of any size."""
+    """The multi-crop views of DINO (Caron et al. 2021), of stored images of any size.
+
+    Store them larger than a large crop (`size: 256` of the bank, or more): a small crop of 5 % of 256 x 256 has a side of 57
+    pixels before it is enlarged to `local_size`. What lies outside of the stored central square is never seen.
+    """
 
     recipe: Literal["dino"]
     """Names the recipe."""
