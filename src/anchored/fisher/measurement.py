@@ -103,7 +103,7 @@ def planned_facts(entry: Mapping[str, Any]) -> dict[str, str]:
         "bank": entry["bank"],
         "seed": str(entry["seed"]),
         "precision": entry["precision"],
-        "views": f"{entry['views']['global_crops']} global, {entry['views']['local_crops']} local",
+        "views": f"{entry['views']['recipe']}: {entry['views']['global_crops']} global, {entry['views']['local_crops']} local",
         "views_digest": value_digest(entry["views"]),
         "scale": "raw: mean over images of the squared gradient of the loss per image (mean over pairs of views)",
     }

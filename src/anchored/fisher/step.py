@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from anchored.data.feed import Feed, default_depth
 from anchored.device import arithmetic, choose_device, describe, limit_threads
 from anchored.errors import ConfigError, InputError
 from anchored.files import write_text
@@ -34,9 +35,7 @@ SAVE_EVERY = 60.0
 log = logging.getLogger("anchored")
 
 
-def fim(
-    plan: Plan, name: str, paths: Paths, *, shard: str | None = None, fallback: str | None = None, force: bool = False
-) -> None:
+def fim(plan: Plan, name: str, paths: Paths, *, shard: str | None = None, fallback: str | None = None, force: bool = False) -> None:
     """Measures the FIM `name` of the plan into `results/fim/<name>/`: one of its shards, or all of it.
 
     Args:
@@ -134,6 +133,7 @@ def _measure(
         state = _Saved(_state(paths, name), Part(_NOTHING, measurement.facts | {"key": running.key}, start, stop, total, {}))
         before = state.load()
         done = before.count if before else 0
+        feed = Feed(measurement.batches(start + done, stop), depth=default_depth(device), device=device)
         started = time.perf_counter()
         with progress(f"fim {name}", stop - start) as advance:
             advance(done)
@@ -147,7 +147,7 @@ def _measure(
 
             fisher = diagonal_fisher(
                 measurement.model,
-                measurement.batches(start + done, stop),
+                feed,
                 measurement.loss,
                 backend=backend,
                 seed=entry["seed"],
@@ -155,11 +155,23 @@ def _measure(
                 start=before,
                 on_batch=on_batch,
             )
-        seconds = time.perf_counter() - started
+        running.measure(images_before_a_restart=done, **_speeds(name, feed, time.perf_counter() - started))
         errors = _precision_errors(plan, fim, measurement, paths, device) if start == 0 else {}
     log.info("fim %s: %s (%s)", name, fisher.backend, fisher.reason)
-    running.measure(images_per_second=round((fisher.count - done) / seconds, 1), images_before_a_restart=done)
     return Part(fisher, measurement.facts, start, stop, total, errors)
+
+
+def _speeds(name: str, feed: Feed[Any], seconds: float) -> dict[str, float]:
+    """Images a second of the loader alone, of the Fisher alone and of both together, which says which of them waits."""
+    alone = seconds - feed.waited_seconds
+    speeds = {
+        "images_per_second": feed.images / seconds if seconds else 0.0,
+        "loader_images_per_second": feed.images_per_second,
+        "fisher_images_per_second": feed.images / alone if alone > 0 else 0.0,
+    }
+    speeds = {key: round(value, 1) for key, value in speeds.items()}
+    log.info("fim %s: %s images/s; the loader alone makes %s, the Fisher alone takes %s", name, *speeds.values())
+    return speeds | {"waited_for_loader_seconds": round(feed.waited_seconds, 3)}
 
 
 def _precision_errors(plan: Plan, fim: str, measured: Measurement, paths: Paths, device: torch.device) -> dict[str, float]:
