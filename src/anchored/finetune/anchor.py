@@ -4,7 +4,7 @@
 
 EWC takes f from the diagonal Fisher of the pre-training task (Kirkpatrick et al. 2017, eq. 3); L2-SP takes f = 1 (Li et al.
 2018). The gradient, strength * f * (theta - anchor), is added to `.grad` directly: going through autograd would keep a copy of
-every parameter alive and costs one more pass over memory. A new classifier head has no anchor: pass the backbone only.
+every parameter alive and costs one more pass over memory. A new classifier head has no anchor: `head` names it.
 """
 
 import math
@@ -15,28 +15,35 @@ from torch import Tensor, nn
 
 from anchored.errors import ConfigError, NumericalError
 from anchored.fisher.errors import MissingFisher, ShapeMismatch, listed
+from anchored.fisher.heads import Head, head_parameters
 
 
 class Anchor:
     """Pulls the parameters of `model` towards their present values.
 
     Args:
-        model: the backbone at the anchor point. Its present parameters are copied; later changes do not move the anchor.
+        model: the backbone at the anchor point, with or without a new head. Its present parameters are copied; later changes do not
+            move the anchor.
         fisher: maps parameter names to tensors shaped like the parameters, or a scalar for all (1.0 gives L2-SP).
         strength: lambda; non-negative. 0 makes every call a no-op.
+        head: names of the modules that are new and stay free; None: the classifier that a timm or torchvision model points at, and
+            what stands beside the backbone in a wrapper, unless `fisher` covers them.
 
     Raises:
         MissingFisher: `fisher` lacks a parameter of `model`; lists all missing names.
         ShapeMismatch: names the parameter, both shapes.
-        ConfigError: `strength` is negative or not finite, or `model` has nothing to train.
+        ConfigError: `strength` is negative or not finite, or `model` has nothing to train or no part of a name in `head`.
         NumericalError: `fisher` holds a negative or non-finite value; names the parameter.
     """
 
-    def __init__(self, model: nn.Module, fisher: Mapping[str, Tensor] | float, strength: float) -> None:
+    def __init__(
+        self, model: nn.Module, fisher: Mapping[str, Tensor] | float, strength: float, *, head: Head = None
+    ) -> None:
         if not (math.isfinite(strength) and strength >= 0):
             raise ConfigError(f"the penalty strength must be finite and at least 0, not {strength}.")
         self.strength = strength
-        named = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+        new = head_parameters(model, fisher if isinstance(fisher, Mapping) else (), head)
+        named = {name: p for name, p in model.named_parameters() if p.requires_grad and name not in new}
         if not named:
             raise ConfigError("the model has no parameter that requires a gradient: there is nothing to anchor.")
         self._parameters: list[Tensor] = list(named.values())
@@ -115,7 +122,7 @@ def _weights(named: Mapping[str, nn.Parameter], fisher: Mapping[str, Tensor] | f
     if missing:
         raise MissingFisher(
             f"the Fisher lacks {len(missing)} of {len(named)} parameters: {listed(missing)}.",
-            "freeze them (requires_grad=False), or measure the Fisher of this very model.",
+            "freeze them (requires_grad=False), name the new ones (head=\"...\"), or measure the Fisher of this very model.",
         )
     weights = []
     for name, parameter in named.items():
