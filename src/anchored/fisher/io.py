@@ -3,7 +3,8 @@
     count, backend, content        written here ("content" is "fisher", or "sums" for the shard of a measurement)
     estimator, objective, backbone_digest, ...        the caller's
 
-The same Fisher gives the same bytes in every process. A file is whole or absent.
+The same Fisher gives the same bytes in every process. A file is whole or absent. Read together with a model, it comes back under
+the model's own names (`names.py`), and only if it was measured at the very values that the model has.
 """
 
 import json
@@ -22,6 +23,9 @@ from anchored.files import write_bytes
 from anchored.fisher.diagonal import DiagonalFisher
 from anchored.fisher.digest import backbone_digest
 from anchored.fisher.errors import ForeignFisher, MissingFisher, ShapeMismatch, listed
+from anchored.fisher.folder import check_release
+from anchored.fisher.heads import Head, head_parameters
+from anchored.fisher.names import LAYOUTS, Conversion, conversions, misfit
 
 _RESERVED = ("backend", "content", "count")
 
@@ -37,6 +41,8 @@ class LoadedFisher(Mapping[str, Tensor]):
         objective: the loss; empty if the file does not say.
         backbone_digest: digest of the parameters it was measured at; empty if the file does not say.
         metadata: everything the file says, these included.
+        free: trainable parameters of the model that have no Fisher because they are new: its classifier or SSL head.
+        conversion: from which layout to which the names were converted; empty if they were not.
     """
 
     tensors: Mapping[str, Tensor]
@@ -45,6 +51,8 @@ class LoadedFisher(Mapping[str, Tensor]):
     objective: str = ""
     backbone_digest: str = ""
     metadata: Mapping[str, str] = field(default_factory=dict)
+    free: tuple[str, ...] = ()
+    conversion: str = ""
 
     def __getitem__(self, name: str) -> Tensor:
         return self.tensors[name]
@@ -71,24 +79,33 @@ def save_fisher(path: str | Path, fisher: DiagonalFisher, *, metadata: Mapping[s
     _write(Path(path), dict(fisher), fisher, "fisher", metadata)
 
 
-def load_fisher(path: str | Path, model: nn.Module | None = None) -> LoadedFisher:
-    """Reads a Fisher and, given a model, makes sure that it belongs to it.
+def load_fisher(path: str | Path, model: nn.Module | None = None, *, head: Head = None) -> LoadedFisher:
+    """Reads a Fisher and, given a model, makes sure that it belongs to it and puts it under the model's names.
 
     Args:
-        path: a file of `save_fisher`.
-        model: the backbone at the anchor. Every parameter that requires a gradient needs an entry of its shape, and the parameters
-            named in the file must have the digest in its metadata (if it has one).
+        path: a file of `save_fisher`, or a folder of `anchored fim-release`, whose checksums are then compared.
+        model: the backbone at the anchor, in the layout of timm, torchvision or the original DINO code, with or without a new
+            classifier, alone or in a wrapper. Every parameter of the backbone that requires a gradient needs an entry of its
+            shape, and the parameters that the file covers must have the digest in its metadata (if it has one).
+        head: names of the modules of the model that are new and therefore have no Fisher; None: the classifier that a timm or
+            torchvision model points at, and what stands beside the backbone in a wrapper.
 
     Raises:
-        InputError: no such file, no safetensors, truncated, a shard, or entries that are NaN, infinite or negative.
+        InputError: no such file, no safetensors, truncated, a shard, a release with a changed file, or entries that are NaN,
+            infinite or negative.
         MissingFisher: lists all parameters of the model without an entry.
         ShapeMismatch: gives the parameter and both shapes.
         ForeignFisher: the entries belong to other parameters, or to other values of them.
+        ConfigError: the model has no part of a name in `head`.
     """
     path = Path(path)
+    if path.is_dir():
+        path = check_release(path)
     tensors, metadata = _read(path, "fisher")
+    free: tuple[str, ...] = ()
+    conversion = ""
     if model is not None:
-        _require_same_backbone(path, tensors, metadata, model)
+        tensors, free, conversion = _for_model(path, tensors, metadata, model, head)
     return LoadedFisher(
         tensors,
         int(metadata["count"]),
@@ -96,6 +113,8 @@ def load_fisher(path: str | Path, model: nn.Module | None = None) -> LoadedFishe
         metadata.get("objective", ""),
         metadata.get("backbone_digest", ""),
         metadata,
+        free,
+        conversion,
     )
 
 
@@ -152,30 +171,61 @@ def _read(path: Path, content: str) -> tuple[dict[str, Tensor], dict[str, str]]:
     return tensors, metadata
 
 
-def _require_same_backbone(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str], model: nn.Module) -> None:
+def _for_model(
+    path: Path, tensors: dict[str, Tensor], metadata: Mapping[str, str], model: nn.Module, head: Head
+) -> tuple[dict[str, Tensor], tuple[str, ...], str]:
+    """The Fisher under the model's names, the parameters that need none, and what was converted."""
     parameters = dict(model.named_parameters())
-    missing = [name for name, parameter in parameters.items() if parameter.requires_grad and name not in tensors]
+    stored = metadata.get("backbone_digest")
+    way = _way(path, tensors, parameters, stored)
+    converted = way.to_model(tensors)
+    new = head_parameters(model, converted, head)
+    uncovered = [name for name, parameter in parameters.items() if parameter.requires_grad and name not in converted]
+    missing = [name for name in uncovered if name not in new]
     if missing:
         raise MissingFisher(
             f"{path} has no Fisher for {listed(missing)}.",
-            "measure it with these parameters requiring gradients, or freeze them in the model.",
+            'measure it with these parameters requiring gradients, freeze them in the model, or name the new ones: head="...".',
         )
-    foreign = [name for name in tensors if name not in parameters]
-    if foreign:
-        raise ForeignFisher(
-            f"fim mismatch: {path} covers {listed(foreign)}, which the model lacks.",
-            "load it with the backbone that it was measured on.",
-        )
-    for name, tensor in tensors.items():
+    for name, tensor in converted.items():
         if tensor.shape != parameters[name].shape:
             raise ShapeMismatch(
                 f"{path}: the Fisher of {name} has shape {tuple(tensor.shape)}, the parameter {tuple(parameters[name].shape)}.",
                 "load it with the backbone that it was measured on.",
             )
-    stored = metadata.get("backbone_digest")
-    found = backbone_digest({name: parameters[name] for name in tensors}) if stored else stored
+    found = _digest(way, tensors, parameters) if stored else stored
     if stored != found:
         raise ForeignFisher(
             f"fim mismatch: {path} was measured on backbone {str(stored)[:8]}…, the model is {str(found)[:8]}….",
             "run `anchored fim` for this backbone, or load the backbone of this Fisher: the anchor itself, not a fine-tuned one.",
         )
+    return converted, tuple(uncovered), way.text
+
+
+def _way(path: Path, tensors: dict[str, Tensor], parameters: Mapping[str, nn.Parameter], stored: str | None) -> Conversion:
+    """How the names are converted. Of several networks in one model (DINO's student and teacher): a trained one, of this digest."""
+    ways = conversions(tensors, parameters)
+    if not ways:
+        raise _foreign_names(path, tensors, parameters)
+    if len(ways) > 1:
+        ways = [way for way in ways if any(parameters[name].requires_grad for name in way.to_model(tensors))] or ways
+    if len(ways) > 1 and stored:
+        ways = [way for way in ways if _digest(way, tensors, parameters) == stored] or ways
+    return ways[0]
+
+
+def _digest(way: Conversion, tensors: Mapping[str, Tensor], parameters: Mapping[str, nn.Parameter]) -> str:
+    """Digest of the parameters that the Fisher covers, spelt as when it was measured."""
+    spelt = way.to_fisher({name: parameter.detach() for name, parameter in parameters.items()})
+    return backbone_digest({name: spelt[name] for name in tensors})
+
+
+def _foreign_names(path: Path, tensors: Mapping[str, Tensor], parameters: Mapping[str, nn.Parameter]) -> ForeignFisher:
+    found = misfit(tensors, parameters)
+    shown, more = found.missing[:5], len(found.missing) - 5
+    near = f"the nearest name there is {found.nearest}; " if found.nearest else ""
+    return ForeignFisher(
+        f"fim mismatch: {path} covers {listed(shown)}{f' and {more} more' if more > 0 else ''}, which the model lacks "
+        f"({len(found.missing)} of {found.entries} entries, in every layout known: {listed(layout.name for layout in LAYOUTS)}).",
+        f"{near}load it with the backbone that it was measured on.",
+    )
