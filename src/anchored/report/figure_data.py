@@ -85,7 +85,7 @@ def layer_names(parameters: list[str]) -> dict[str, str]:
 def _mass(fishers: Mapping[str, Mapping[str, npt.NDArray[np.floating]]]) -> Mass:
     first = next(iter(fishers.values()))
     layer_of = layer_names(list(first))
-    layers = sorted(set(layer_of.values()), key=_reading_order)
+    layers = sorted(set(layer_of.values()), key=reading_order)
     sizes = dict.fromkeys(layers, 0)
     for name, tensor in first.items():
         sizes[layer_of[name]] += tensor.size
@@ -99,7 +99,7 @@ def _mass(fishers: Mapping[str, Mapping[str, npt.NDArray[np.floating]]]) -> Mass
     return Mass(tuple(layers), tuple(sizes[layer] / sum(sizes.values()) for layer in layers), traces)
 
 
-def _reading_order(layer: str) -> tuple[int, list[tuple[int, int, str]]]:
+def reading_order(layer: str) -> tuple[int, list[tuple[int, int, str]]]:
     """Stem first, then by name with numbers as numbers: files store tensors in alphabetical order, not in the network's."""
     stem = layer.split(".")[0]
     parts = []
