@@ -13,7 +13,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -90,13 +89,11 @@ def quantiles(values: NDArray[np.floating], shares: Sequence[float], *, skip: in
 
 def _sums(tensor: Tensor) -> tuple[float, float]:
     """Sum and sum of squares in float64."""
-    pieces = [piece.double() for piece in tensor.detach().flatten().split(_PIECE)] if tensor.numel() <= _PIECE else None
-    if pieces is not None:
-        return math.fsum(float(p.sum()) for p in pieces), math.fsum(float(p.square().sum()) for p in pieces)
     totals, squares = [], []
     for piece in tensor.detach().flatten().split(_PIECE):
-        totals.append(float(piece.sum(dtype=torch.float64)))
-        squares.append(float(piece.double().square().sum()))
+        wide = piece.double()
+        totals.append(float(wide.sum()))
+        squares.append(float(wide.square().sum()))
     return math.fsum(totals), math.fsum(squares)
 
 
