@@ -134,6 +134,53 @@ def fim_merge(fim: FimName, plan: PlanFile = _PLAN, root: Root = Path("."), forc
     _run("fim-merge", fim, plan, root, run)
 
 
+@app.command("fim-release")
+def fim_release(
+    fim: Annotated[str, typer.Argument(help="Identity of a FIM in the plan.")],
+    folder: Annotated[Path, typer.Argument(help="Where to: a new or empty folder, or an earlier release.")],
+    licence: Annotated[str | None, typer.Option("--licence", metavar="SPDX", help="Licence, such as CC-BY-4.0.")] = None,
+    with_backbone: Annotated[bool, typer.Option("--with-backbone", help="Also copy the weights at the anchor.")] = False,
+    plan: PlanFile = _PLAN,
+    root: Root = Path("."),
+    force: Annotated[bool, typer.Option("--force", help="Replace an earlier, different release.")] = False,
+) -> None:
+    """Publish a FIM as a folder that says what it is, checks itself, and loads with five lines.
+
+    Reads results/fim/FIM, results/backbones/BACKBONE and, where it is, results/data/BANK. Writes FOLDER/{fim.safetensors,
+    metadata.json, README.md, spectrum.png, spectrum.svg, SHA256SUMS}, LICENSE with --licence.
+    """
+
+    def run(paths: Paths, entries: dict) -> None:
+        from anchored.release.step import fim_release as step
+
+        step(entries, fim, folder, paths, licence=licence, with_backbone=with_backbone, force=force)
+
+    _run("fim-release", fim, plan, root, run)
+
+
+@app.command("fim-stats")
+def fim_stats(
+    fims: Annotated[list[str], typer.Argument(metavar="FIM...", help="Identities of FIMs in the plan, files or release folders.")],
+    split_half: Annotated[bool, typer.Option("--split-half", help="Measure again in blocks: how many images are enough?")] = False,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder of the results [default: results/fim-stats].")] = None,
+    plan: PlanFile = _PLAN,
+    root: Root = Path("."),
+    force: Force = False,
+) -> None:
+    """Tell what FIMs look like, how alike they are, and how many images are enough.
+
+    Reads results/fim/FIM, with --split-half also results/backbones and results/data/BANK. Writes tables, figures and numbers
+    to results/fim-stats/{stats.md, stats.csv, stats.json, ...}, and prints the tables.
+    """
+
+    def run(paths: Paths, entries: dict) -> None:
+        from anchored.diagnostics.step import fim_stats as step
+
+        print(step(entries, fims, paths, halves=split_half, out=out, force=force), end="")
+
+    _run("fim-stats", "-".join(fims)[:80], plan, root, run)
+
+
 @app.command()
 def finetune(
     run: Annotated[str, typer.Argument(metavar="JOB-OR-CELL", help="Identity of a job or of a single cell in the plan.")],

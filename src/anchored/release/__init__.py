@@ -1,0 +1,1 @@
+"""Publishable FIMs: a folder that says what it is, checks itself, and loads with five lines."""

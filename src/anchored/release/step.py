@@ -1,0 +1,232 @@
+"""`anchored fim-release`: from a measured FIM to a folder for others. Whole or absent; the same FIM gives the same bytes."""
+
+import hashlib
+import logging
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+from torch import nn
+
+from anchored.backbones.checkpoint import load_anchor
+from anchored.diagnostics.figures import spectrum_figure
+from anchored.diagnostics.summary import Summary, summarise
+from anchored.errors import ConfigError, InputError
+from anchored.files import disk_failure, file_digest, read_json, write_bytes, write_text
+from anchored.fisher import LoadedFisher, load_fisher
+from anchored.fisher.folder import BACKBONE, CARD, FIM, METADATA, SUMS, checksums, read_checksums
+from anchored.fisher.measurement import Measurement as Repeat
+from anchored.locks import exclusive
+from anchored.paths import Paths
+from anchored.plan.load import Plan, lookup
+from anchored.release.card import card, licence_text
+from anchored.release.metadata import Backbone, Code, Measurement, Metadata, Uneven, read_metadata, text
+from anchored.report.figures import draw
+
+log = logging.getLogger("anchored")
+
+_LICENCE = re.compile(r"[A-Za-z0-9.+-]+( (AND|OR|WITH) [A-Za-z0-9.+-]+)*")
+
+
+def fim_release(
+    plan: Plan,
+    name: str,
+    folder: Path,
+    paths: Paths,
+    *,
+    licence: str | None = None,
+    with_backbone: bool = False,
+    force: bool = False,
+) -> None:
+    """Publishes the FIM `name` as `folder`.
+
+    Args:
+        plan: the compiled plan.
+        name: identity of the FIM.
+        folder: where to; new, empty, or an earlier release.
+        paths: the folder layout.
+        licence: SPDX identifier or expression.
+        with_backbone: also copy the weights at the anchor.
+        force: replace an earlier, different release.
+
+    Raises:
+        ConfigError: `folder` holds something else, or `licence` is no SPDX expression.
+        InputError: the FIM, its record or its backbone is missing or changed.
+        ForeignFisher: the backbone is not the one that was measured.
+    """
+    lookup(plan, "fims", name)
+    if licence is not None and not _LICENCE.fullmatch(licence):
+        raise ConfigError(f"'{licence}' is no SPDX licence expression.", "for example CC-BY-4.0, or Apache-2.0 OR MIT.")
+    folder = folder.absolute()
+    _require_ours(folder)
+    with exclusive(f"fim-release {name}", paths), _building(folder) as built:
+        record, fisher, anchor = _read(name, paths)
+        summary = summarise(fisher)
+        _copy(paths.fim(name) / FIM, built / FIM)
+        if with_backbone:
+            state = {key: value.detach().cpu().contiguous() for key, value in anchor.state_dict().items()}
+            write_bytes(built / BACKBONE, safetensors.torch.save(state, metadata={"format": "pt"}))
+        metadata = _metadata(plan, name, paths, record, fisher, summary, licence, built)
+        write_text(built / METADATA, text(metadata))
+        write_text(built / CARD, card(metadata, with_backbone=with_backbone))
+        if licence:
+            write_text(built / "LICENSE", licence_text(metadata))
+        title = f"Sorted entries of F by layer: {name}"
+        svg, png = draw(lambda: spectrum_figure(summary.layers, title=title, by_depth=True))
+        write_bytes(built / "spectrum.svg", svg)
+        write_bytes(built / "spectrum.png", png)
+        write_text(built / SUMS, checksums(built, [path.name for path in built.iterdir()]))
+        if folder.is_dir() and _contents(folder) == _contents(built):
+            log.info("fim-release %s: nothing to do, %s is up to date", name, folder)
+            return
+        if folder.is_dir() and any(folder.iterdir()) and not force:
+            raise ConfigError(f"{folder} holds another release.", "pass --force to replace it, or choose another folder.")
+        _swap(built, folder)
+    log.info("fim-release %s: %d files in %s", name, len(_contents(folder)), folder)
+
+
+def _read(name: str, paths: Paths) -> tuple[dict[str, Any], LoadedFisher, nn.Module]:
+    """The FIM's record, the FIM and its anchor; the three belong together."""
+    source = paths.fim(name)
+    record = read_json(source / "record.json", made_by=f"anchored fim {name}")
+    made = {Path(path).name: digest for path, digest in record["outputs"].items()}
+    if not (source / FIM).is_file():
+        raise InputError(f"{source / FIM} is missing.", f"run `anchored fim {name}`.")
+    if made.get(FIM) != file_digest(source / FIM):
+        raise InputError(f"{source / FIM} differs from its record: it was changed or damaged.", f"run `anchored fim {name}`.")
+    backbone = paths.backbone(record["entry"]["backbone"])
+    made_by = f"anchored pretrain {backbone.name}"
+    entry = read_json(backbone / "record.json", made_by=made_by)["entry"]
+    anchor, _ = load_anchor(backbone / "model.safetensors", entry, made_by=made_by)
+    return record, load_fisher(source / FIM, anchor), anchor
+
+
+def _metadata(
+    plan: Plan,
+    name: str,
+    paths: Paths,
+    record: Mapping[str, Any],
+    fisher: LoadedFisher,
+    summary: Summary,
+    licence: str | None,
+    built: Path,
+) -> Metadata:
+    entry, code = record["entry"], record["code"]
+    backbone = read_json(paths.backbone(entry["backbone"]) / "record.json", made_by=f"anchored pretrain {entry['backbone']}")
+    inputs = {Path(path).parent.name: digest for path, digest in record["inputs"].items()}
+    uneven = {
+        kind: Uneven(**{key: getattr(found, key) for key in Uneven.model_fields}) for kind, found in summary.conditioned.items()
+    }
+    return Metadata(
+        name=name,
+        backbone=Backbone(
+            name=entry["backbone"],
+            architecture=backbone["entry"]["architecture"],
+            anchor=backbone["entry"]["anchor"],
+            digest=fisher.backbone_digest,
+            checkpoint_sha256=inputs.get(entry["backbone"]),
+            mean=backbone["entry"]["mean"],
+            std=backbone["entry"]["std"],
+            weights=backbone["entry"].get("weights"),
+        ),
+        measurement=Measurement(
+            objective=fisher.objective,
+            estimator=fisher.estimator,
+            images=fisher.count,
+            bank=entry["bank"],
+            bank_manifest_sha256=inputs.get(entry["bank"]),
+            image_list_sha256=_image_list(plan, name, paths, entry, inputs.get(entry["bank"])),
+            seed=entry["seed"],
+            views=entry["views"],
+            backend=fisher.metadata["backend"],
+            precision=str(entry.get("precision", "fp32")),
+            date=record["started"],
+            device=record["device"],
+            facts={key: fisher.metadata[key] for key in sorted(fisher.metadata)},
+        ),
+        tensors=len(fisher),
+        entries=summary.raw.entries,
+        trace=summary.raw.trace,
+        conditioning=uneven,
+        code=Code(**{key: code.get(key) for key in Code.model_fields}),
+        libraries=record["libraries"],
+        licence=licence,
+        files={path: file_digest(built / path) for path in (BACKBONE, FIM) if (built / path).is_file()},
+    )
+
+
+def _image_list(plan: Plan, name: str, paths: Paths, entry: Mapping[str, Any], bank: str | None) -> str | None:
+    """Digest of the rows that were measured, in order; None where the bank or the plan is no longer that of the measurement."""
+    manifest = paths.data(entry["bank"]) / "manifest.json"
+    if plan["fims"][name] != entry or not manifest.is_file() or file_digest(manifest) != bank:
+        return None
+    import torch
+
+    rows = Repeat(plan, name, paths, torch.device("cpu")).rows
+    return hashlib.sha256(np.ascontiguousarray(rows, dtype="<i8").tobytes()).hexdigest()
+
+
+def _require_ours(folder: Path) -> None:
+    """A folder that is new, empty, or an earlier release; nothing of anybody else is ever replaced."""
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        raise ConfigError(f"{folder} is no folder.", "choose another one.")
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return
+    try:
+        listed = {*read_checksums(folder), SUMS}
+        read_metadata(folder / METADATA)
+        foreign = sorted(path.name for path in folder.iterdir() if path.name not in listed)
+    except InputError:
+        foreign = sorted(path.name for path in folder.iterdir())
+    if foreign:
+        raise ConfigError(f"{folder} holds files of somebody else: {', '.join(foreign[:3])}.", "choose a new or an empty folder.")
+
+
+@contextmanager
+def _building(folder: Path) -> Iterator[Path]:
+    """A temporary folder beside `folder`; whatever happens, it is gone afterwards."""
+    built = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    try:
+        shutil.rmtree(built, ignore_errors=True)
+        built.mkdir(parents=True)
+    except OSError as error:
+        raise disk_failure(folder, error) from error
+    try:
+        yield built
+    finally:
+        shutil.rmtree(built, ignore_errors=True)
+
+
+def _copy(source: Path, target: Path) -> None:
+    try:
+        shutil.copyfile(source, target)
+    except OSError as error:
+        raise disk_failure(target, error) from error
+
+
+def _contents(folder: Path) -> dict[str, str]:
+    return {path.name: file_digest(path) for path in folder.iterdir()}
+
+
+def _swap(built: Path, folder: Path) -> None:
+    """Puts `built` in the place of `folder`, which keeps its old content if that fails."""
+    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
+    try:
+        if folder.exists():
+            os.rename(folder, old)
+        try:
+            os.rename(built, folder)
+        except OSError:
+            if old.exists():
+                os.rename(old, folder)
+            raise
+    except OSError as error:
+        raise disk_failure(folder, error) from error
+    finally:
+        shutil.rmtree(old, ignore_errors=True)
