@@ -5,7 +5,6 @@ Drawn in the style of the report (`anchored.report.figures`), with the same byte
 
 from collections.abc import Mapping, Sequence
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -14,38 +13,60 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, PercentFormatter
 
 from anchored.diagnostics.noise import TARGET, SplitHalf
-from anchored.diagnostics.summary import Curve
+from anchored.diagnostics.summary import Curve, Summary
 from anchored.report.figures import COLOURS
 
 PALETTE = tuple(COLOURS[arm] for arm in ("ewc", "linear-probe", "freeze", "l2sp", "ewc-shuffled"))
 _MARKERS = "osD^v"
 
 
-def spectrum_figure(curves: Mapping[str, Curve], *, title: str, by_depth: bool = False) -> Figure:
-    """Sorted entries on two logarithmic axes, one line a curve.
+def spectrum_figure(curves: Mapping[str, Curve], *, title: str) -> Figure:
+    """Sorted entries of several FIMs on two logarithmic axes."""
+    figure, axes = _blank(6.6, 3.8)
+    _draw_curves(axes, curves)
+    axes.set_title(title, fontsize=9)
+    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0.0)
+    return figure
 
-    Args:
-        curves: by label.
-        title: what it shows.
-        by_depth: labels are layers in the order of the network: colours run from dark (input) to light (output).
+
+def layers_figure(summary: Summary, *, title: str) -> Figure:
+    """Left: sorted entries under each conditioning. Right: the entries of every layer.
+
+    A row shows the non-zero entries of a layer: the thin line runs from the 5 % to the 95 % quantile, the thick one holds the
+    middle half, the dot is the median, the tick the largest entry.
     """
-    figure, axes = _blank(7.4 if by_depth else 6.6, max(3.8, 0.9 + 0.185 * len(curves)))
-    shades = mpl.colormaps["viridis"](np.linspace(0, 0.92, max(len(curves), 2)))
+    figure, (left, right) = _pair(10.4, max(3.9, 1.0 + 0.185 * len(summary.layers)))
+    _draw_curves(left, summary.spectrum)
+    left.legend(loc="lower left")
+    left.set_title("all entries, by conditioning", fontsize=9)
+    for row, found in enumerate(summary.layers.values()):
+        if found:
+            q05, q25, q50, q75, q95, high = found
+            right.plot([q05, q95], [row, row], color=PALETTE[0], linewidth=1.0)
+            right.plot([q25, q75], [row, row], color=PALETTE[0], linewidth=4.2, alpha=0.55, solid_capstyle="butt")
+            right.plot([q50], [row], color=PALETTE[0], marker="o", markersize=3.6, linestyle="none")
+            right.plot([high], [row], color=PALETTE[0], marker="|", markersize=6.5, linestyle="none")
+    right.set_xscale("log")
+    right.axvline(1.0, color="#888888", linewidth=0.8, zorder=1)
+    right.set_yticks(range(len(summary.layers)), list(summary.layers), fontsize=7.5)
+    right.set_ylim(len(summary.layers) - 0.4, -0.6)
+    right.grid(visible=False, axis="y")
+    right.set_xlabel("F / mean of F")
+    right.set_title("by layer: 5-95 %, middle half, median, maximum", fontsize=9)
+    figure.suptitle(title, fontsize=9, x=0.01, ha="left")
+    return figure
+
+
+def _draw_curves(axes: Axes, curves: Mapping[str, Curve]) -> None:
     for index, (name, curve) in enumerate(curves.items()):
-        axes.plot(
-            curve.shares, curve.values, label=name, linewidth=1.3 if by_depth else 1.7,
-            color=shades[index] if by_depth else PALETTE[index % len(PALETTE)],
-            linestyle=("-", "--")[index % 2] if by_depth else ("-", "--", "-.", ":")[index % 4],
-        )  # fmt: skip
+        style = ("-", "--", "-.", ":")[index % 4]
+        axes.plot(curve.shares, curve.values, label=name, linewidth=1.7, color=PALETTE[index % len(PALETTE)], linestyle=style)
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.xaxis.set_major_formatter(FuncFormatter(_percent))
     axes.axhline(1.0, color="#888888", linewidth=0.8, zorder=1)
-    axes.set_xlabel("share of the entries of a layer, largest first" if by_depth else "share of the entries, largest first")
+    axes.set_xlabel("share of the entries, largest first")
     axes.set_ylabel("F / mean of F")
-    axes.set_title(title, fontsize=9)
-    _legend_right(axes, fontsize=7.5 if len(curves) > 10 else 9)
-    return figure
 
 
 def split_half_figure(found: Mapping[str, SplitHalf], *, title: str) -> Figure:
@@ -127,7 +148,3 @@ def _pair(width: float, height: float) -> tuple[Figure, tuple[Axes, Axes]]:
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
     return figure, (left, right)
-
-
-def _legend_right(axes: Axes, *, fontsize: float) -> None:
-    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0.0, fontsize=fontsize)

@@ -178,7 +178,7 @@ def _agreement(name: str, split: SplitHalf, stored: Mapping[str, float], count: 
 def _figures(summaries: Mapping[str, Summary], pairs: tables.Pairs, splits: Mapping[str, SplitHalf]) -> dict[str, Any]:
     """Figure name to (caption, what draws it)."""
     found: dict[str, tuple[str, Callable[[], Figure]]] = {}
-    curves = {name: summary.spectrum for name, summary in summaries.items()}
+    curves = {name: summary.spectrum["none"] for name, summary in summaries.items()}
     found["spectrum"] = ("sorted entries", lambda: figures.spectrum_figure(curves, title="Sorted entries of F"))
     for number, mass in enumerate(masses(summaries)):
         draw_mass = partial(fisher_figure, mass, title="Fisher mass by layer")

@@ -1,5 +1,6 @@
 """One FIM in numbers: how uneven it is under each conditioning, where its mass is, and its sorted entries."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -8,7 +9,7 @@ from torch import Tensor
 
 from anchored.fisher import FisherStatistics, condition, statistics
 from anchored.fisher.conditioning import Kind
-from anchored.fisher.statistics import flat
+from anchored.fisher.statistics import flat, quantiles
 from anchored.report.figure_data import Mass, layer_names, reading_order
 
 CONDITIONINGS: tuple[tuple[Kind, float | None], ...] = (
@@ -19,6 +20,7 @@ CONDITIONINGS: tuple[tuple[Kind, float | None], ...] = (
     ("layer-mean", None),
 )
 SHARES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
+LAYER_SHARES = (0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 _POINTS = 240
 
 
@@ -38,15 +40,16 @@ class Summary:
         raw: statistics without conditioning, by tensor, too.
         conditioned: the same under each of CONDITIONINGS, by its label, without tensors.
         quantiles: of all entries, zeros included, at SHARES.
-        spectrum: sorted entries divided by their mean.
-        layers: sorted entries of each layer, divided by the mean of all, in the order of the network.
+        spectrum: sorted entries divided by their mean, under each conditioning (`normalise` changes nothing here).
+        layers: quantiles of the non-zero entries of each layer at LAYER_SHARES, divided by the mean of all entries, in the order of
+            the network; empty where a layer is zero.
     """
 
     raw: FisherStatistics
     conditioned: Mapping[str, FisherStatistics]
     quantiles: tuple[float, ...]
-    spectrum: Curve
-    layers: Mapping[str, Curve]
+    spectrum: Mapping[str, Curve]
+    layers: Mapping[str, tuple[float, ...]]
 
 
 def label(kind: str, value: float | None) -> str:
@@ -55,22 +58,34 @@ def label(kind: str, value: float | None) -> str:
 
 
 def summarise(fisher: Mapping[str, Tensor]) -> Summary:
-    """All figures of `fisher`, which is read several times; at most two copies of it are alive at once."""
+    """All figures of `fisher`, which is read several times; at most two copies of it are alive at once.
+
+    Raises:
+        NumericalError: `fisher` is zero everywhere.
+    """
     raw = statistics(fisher)
-    conditioned = {"none": raw}
-    for kind, value in CONDITIONINGS[1:]:
-        conditioned[label(kind, value)] = statistics(condition(fisher, kind, value))
     mean = raw.trace / raw.entries if raw.entries else 0.0
     entries = flat(fisher.values())
     entries.sort()
-    found = tuple(float(entries[max(1, int(np.ceil(share * len(entries)))) - 1]) for share in SHARES)
-    spectrum = _curve(entries, mean)
+    found = tuple(float(entries[max(1, math.ceil(share * len(entries))) - 1]) for share in SHARES)
+    spectrum = {"none": _curve(entries, mean)}
     del entries
+    conditioned = {"none": raw}
+    for kind, value in CONDITIONINGS[1:]:
+        weights = condition(fisher, kind, value)
+        conditioned[label(kind, value)] = statistics(weights)
+        if kind != "normalise":
+            entries = flat(weights.values())
+            entries.sort()
+            spectrum[label(kind, value)] = _curve(entries, 1.0)
+            del entries
+        del weights
     layers = {}
     for layer, names in tensors_of_layers(list(fisher)).items():
         own = flat(fisher[name] for name in names)
-        own.sort()
-        layers[layer] = _curve(own, mean)
+        zeros = len(own) - int(np.count_nonzero(own))
+        some = quantiles(own, LAYER_SHARES, skip=zeros) if len(own) > zeros else []
+        layers[layer] = tuple(value / mean for value in some)
     return Summary(raw, conditioned, found, spectrum, layers)
 
 

@@ -55,7 +55,7 @@ def card(metadata: Metadata, *, with_backbone: bool) -> str:
             "min is over the non-zero entries; q95 / q05 the ratio of their quantiles; effective rank (sum F)² / sum F². All "
             "conditionings but `none` have mean 1: choose one with `condition(fisher, kind, value)`.",
             "",
-            "![Sorted entries of F by layer](spectrum.png)",
+            "![Entries of F, by conditioning and by layer](spectrum.png)",
             "",
             "## Limits",
             "",

@@ -15,7 +15,7 @@ import safetensors.torch
 from torch import nn
 
 from anchored.backbones.checkpoint import load_anchor
-from anchored.diagnostics.figures import spectrum_figure
+from anchored.diagnostics.figures import layers_figure
 from anchored.diagnostics.summary import Summary, summarise
 from anchored.errors import ConfigError, InputError
 from anchored.files import disk_failure, file_digest, read_json, write_bytes, write_text
@@ -77,8 +77,7 @@ def fim_release(
         write_text(built / CARD, card(metadata, with_backbone=with_backbone))
         if licence:
             write_text(built / "LICENSE", licence_text(metadata))
-        title = f"Sorted entries of F by layer: {name}"
-        svg, png = draw(lambda: spectrum_figure(summary.layers, title=title, by_depth=True))
+        svg, png = draw(lambda: layers_figure(summary, title=f"Entries of F: {name}"))
         write_bytes(built / "spectrum.svg", svg)
         write_bytes(built / "spectrum.png", png)
         write_text(built / SUMS, checksums(built, [path.name for path in built.iterdir()]))
