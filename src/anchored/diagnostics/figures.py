@@ -117,8 +117,9 @@ def correlation_figure(names: Sequence[str], overall: np.ndarray, within: np.nda
         within: (n, n), the same.
         title: what it shows.
     """
-    side = 1.7 + 0.62 * len(names)
-    figure, pair = _pair(2 * side + 0.6, side)
+    longest = 0.07 * max(map(len, names))
+    side = 1.0 + 0.62 * len(names)
+    figure, pair = _pair(2 * (side + longest) + 0.9, side + 0.5 * longest + 0.4)
     for axes, matrix, text in zip(pair, (overall, within), ("all entries", "within a tensor (median)"), strict=True):
         image = axes.imshow(matrix, cmap="RdBu_r", vmin=-1, vmax=1)
         for (row, column), value in np.ndenumerate(matrix):

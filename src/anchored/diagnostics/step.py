@@ -68,7 +68,7 @@ def fim_stats(
     with exclusive("fim-stats", paths):
         inputs = _inputs(plan, sources, paths, halves)
         entries = {name: plan["fims"][name] for name in names if halves}
-        key = value_digest({"inputs": inputs, "halves": entries, "order": names, "code": _code(halves)})
+        key = value_digest({"inputs": inputs, "halves": entries, "order": list(sources), "code": _code(halves)})
         before = _record(folder)
         if not force and before.get("key") == key and _unchanged(folder, before):
             log.info("fim-stats: nothing to do, %s is up to date", folder)
@@ -85,7 +85,7 @@ def fim_stats(
         code = {"version": __version__, "digest": _code(halves)}
         write_json(
             folder / "record.json",
-            {"schema": 1, "step": "fim-stats", "key": key, "fims": names, "split_half": halves, "inputs": inputs,
+            {"schema": 1, "step": "fim-stats", "key": key, "fims": list(sources), "split_half": halves, "inputs": inputs,
              "outputs": outputs, "code": code},
         )  # fmt: skip
     log.info("wrote %d files: %s", len(made) + 1, folder)
@@ -93,17 +93,18 @@ def fim_stats(
 
 
 def _sources(plan: Plan, names: list[str], paths: Paths, halves: bool) -> dict[str, Path]:
-    """The file or release folder of each name."""
-    twice = {name for name in names if names.count(name) > 1}
-    if twice:
-        raise ConfigError(f"{', '.join(sorted(twice))} is given twice.")
-    found = {}
+    """The file or release folder of each name; a path is called by its folder, `fim.safetensors` says nothing."""
+    found: dict[str, Path] = {}
     for name in names:
-        if name not in plan["fims"] and Path(name).exists() and not halves:
-            found[name] = Path(name)
+        path = Path(name)
+        if name not in plan["fims"] and path.exists() and not halves:
+            label = path.resolve().name if path.is_dir() else path.resolve().parent.name
         else:
             lookup(plan, "fims", name)
-            found[name] = paths.fim(name) / FIM
+            label, path = name, paths.fim(name) / FIM
+        if label in found:
+            raise ConfigError(f"two FIMs are called '{label}'.", "name each once; copy a release to a folder of another name.")
+        found[label] = path
     return found
 
 
