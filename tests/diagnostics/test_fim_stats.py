@@ -166,6 +166,15 @@ def test_halves_of_another_backbone_are_refused(mini_copy, mini_plan):
     assert not (mini_copy.results / "fim-stats" / "record.json").exists()
 
 
+def test_halves_of_another_plan_are_refused(mini_copy, change_plan):
+    """fims.images was raised and the FIM not yet measured again: its halves would be of another FIM."""
+    from anchored.diagnostics.step import fim_stats
+    from anchored.errors import InputError
+
+    with pytest.raises(InputError, match=r"'fim-1' was measured on 24 images, the plan says 32\.\n  run `anchored fim fim-1`"):
+        fim_stats(change_plan({("fims", "fim-1", "images"): 32}), ["fim-1"], mini_copy, halves=True)
+
+
 def test_masses_of_blocks_are_sums_over_their_tensors():
     fisher = {f"blocks.{i}.{part}.weight": torch.full((2,), float(i + 1)) for i in range(30) for part in ("a", "b")}
     (mass,) = masses({"x": summarise(fisher)})

@@ -24,7 +24,7 @@ from anchored.diagnostics import figures, tables
 from anchored.diagnostics.correlation import Sampled, compare
 from anchored.diagnostics.noise import SplitHalf, split_half
 from anchored.diagnostics.summary import Summary, masses, summarise
-from anchored.errors import ConfigError
+from anchored.errors import ConfigError, InputError
 from anchored.files import file_digest, read_json, value_digest, write_bytes, write_json
 from anchored.fisher import DiagonalFisher, diagonal_fisher, load_fisher
 from anchored.fisher.errors import ForeignFisher
@@ -60,7 +60,7 @@ def fim_stats(
 
     Raises:
         ConfigError: a FIM is given twice, or is unknown to the plan.
-        InputError: a file is missing or damaged.
+        InputError: a file is missing or damaged, or a FIM is no longer what the plan says.
         ForeignFisher: a FIM was measured on another backbone than the one that it would be measured on again.
     """
     sources = _sources(plan, names, paths, halves)
@@ -132,7 +132,7 @@ def _made(plan: Plan, sources: Mapping[str, Path], paths: Paths, halves: bool) -
         count, digest = fisher.count, fisher.backbone_digest
         del fisher
         if halves:
-            splits[name] = _split(plan, name, paths, digest)
+            splits[name] = _split(plan, name, paths, digest, count)
             notes += _agreement(name, splits[name], stored, count)
     alike = {(a, b): compare(samples[a], samples[b]) for a, b in combinations(sources, 2)}
     pairs = {pair: found for pair, found in alike.items() if found is not None}
@@ -148,9 +148,13 @@ def _made(plan: Plan, sources: Mapping[str, Path], paths: Paths, halves: bool) -
     return made
 
 
-def _split(plan: Plan, name: str, paths: Paths, digest: str) -> SplitHalf:
-    """Measures the FIM `name` again, block by block."""
+def _split(plan: Plan, name: str, paths: Paths, digest: str, count: int) -> SplitHalf:
+    """Measures the FIM `name`, stored with `digest` and `count` images, again block by block."""
     measurement = Measurement(plan, name, paths, choose_device())
+    if count != len(measurement.rows):
+        raise InputError(
+            f"'{name}' was measured on {count} images, the plan says {len(measurement.rows)}.", f"run `anchored fim {name}`."
+        )
     if digest != measurement.facts["backbone_digest"]:
         raise ForeignFisher(
             f"fim mismatch: '{name}' was measured on backbone {digest[:8]}…, {paths.backbone(measurement.entry['backbone'])} is "
