@@ -137,15 +137,19 @@ def test_of_student_and_teacher_the_one_of_the_digest_is_taken(measured):
     """A checkpoint of DINO holds both; they differ, and only one is the anchor."""
     path, backbone = measured
     model = nn.Module()
-    model.student, model.teacher = timm_vit().requires_grad_(False), timm_vit()
+    model.student, model.teacher = timm_vit(), timm_vit().requires_grad_(False)
     model.student.load_state_dict(parameters(backbone), strict=False)
     model.teacher.load_state_dict(parameters(backbone), strict=False)
     found = load_fisher(path, model)
-    assert all(name.startswith("teacher.") for name in found), "the trained one, where both have the digest"
+    assert all(name.startswith("student.") for name in found), "the trained one, where both have the digest"
     model.requires_grad_(True)
     with torch.no_grad():
         model.teacher.norm.bias += 1
     assert all(name.startswith("student.") for name in load_fisher(path, model))
+    with torch.no_grad():
+        model.teacher.load_state_dict(parameters(backbone), strict=False)
+        model.student.norm.bias += 1
+    assert all(name.startswith("teacher.") for name in load_fisher(path, model))
 
 
 def test_xcit_of_its_authors(tmp_path):
