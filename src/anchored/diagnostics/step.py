@@ -26,7 +26,7 @@ from anchored.diagnostics.noise import SplitHalf, split_half
 from anchored.diagnostics.summary import Summary, masses, summarise
 from anchored.errors import ConfigError, InputError
 from anchored.files import file_digest, read_json, value_digest, write_bytes, write_json
-from anchored.fisher import DiagonalFisher, diagonal_fisher, load_fisher
+from anchored.fisher import DiagonalFisher, load_fisher
 from anchored.fisher.errors import ForeignFisher
 from anchored.fisher.folder import FIM
 from anchored.fisher.measurement import Measurement
@@ -164,8 +164,7 @@ def _split(plan: Plan, name: str, paths: Paths, digest: str, count: int) -> Spli
     with progress(f"split-half {name}", len(measurement.rows)) as advance:
 
         def measure(start: int, stop: int) -> DiagonalFisher:
-            batches = measurement.batches(start, stop)
-            found = diagonal_fisher(measurement.model, batches, measurement.loss, backend=measurement.entry["backend"])
+            found = measurement.fisher(start, stop)
             advance(stop - start)
             return found
 

@@ -1,7 +1,8 @@
 """What a FIM of the plan is measured with: the network at its anchor, the loss of an image, and views of any range of images."""
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,10 @@ from anchored.backbones.heads import DinoHead, dino_head
 from anchored.data.draws import join
 from anchored.data.recipes import view_maker
 from anchored.data.store import open_store
-from anchored.device import place
+from anchored.device import arithmetic, place
 from anchored.errors import ConfigError
 from anchored.files import file_digest, value_digest
+from anchored.fisher.diagonal import Backend, DiagonalFisher, diagonal_fisher
 from anchored.fisher.digest import backbone_digest
 from anchored.objectives.image_loss import DinoImageLoss
 from anchored.paths import Paths
@@ -62,8 +64,10 @@ class Measurement:
         folder = paths.data(self.entry["bank"])
         self._bank = open_store(folder)
         self.rows = _rows(self.entry, len(self._bank.packed))
-        images = value_digest({"bank": file_digest(folder / "manifest.json"), "rows": self.rows.tolist()})
-        found = {"anchor": self._backbone["anchor"], "backbone_digest": digest, "images_digest": images}
+        found = {"anchor": self._backbone["anchor"], "backbone_digest": digest}
+        # The bank is named by its manifest, the images by their rows in it, in order, as little-endian int64.
+        images = sha256(self.rows.astype("<i8").tobytes()).hexdigest()
+        found |= {"bank_digest": file_digest(folder / "manifest.json"), "images_digest": images}
         self.facts: dict[str, str] = planned_facts(self.entry) | found
 
     def batches(self, start: int = 0, stop: int | None = None) -> Iterator[dict[str, Tensor]]:
@@ -86,6 +90,43 @@ class Measurement:
             if small is not None:
                 batch["small"] = normalise(small, self._backbone)
             yield {key: values.to(self._dtype) for key, values in batch.items()}
+
+    def fisher(
+        self,
+        start: int = 0,
+        stop: int | None = None,
+        *,
+        backend: Backend | None = None,
+        batches: Iterable[dict[str, Tensor]] | None = None,
+        before: DiagonalFisher | None = None,
+        on_batch: Callable[[DiagonalFisher], None] | None = None,
+    ) -> DiagonalFisher:
+        """F on the images `start` to `stop` of `rows`, in the arithmetic of the plan.
+
+        Args:
+            start: first image.
+            stop: one behind the last; None for the end.
+            backend: instead of the plan's.
+            batches: instead of `batches(start, stop)`: the same, made ahead, or what an interrupted measurement had left.
+            before: what the interrupted measurement had measured.
+            on_batch: see `diagonal_fisher`.
+
+        Raises:
+            ConfigError: the arithmetic is one that the device lacks, or as `diagonal_fisher`.
+            NumericalError: as `diagonal_fisher`.
+        """
+        with arithmetic(self.entry["precision"], self._device):
+            return diagonal_fisher(
+                self.model,
+                self.batches(start, stop) if batches is None else batches,
+                self.loss,
+                backend=backend or self.entry["backend"],
+                dtype=self._dtype,
+                seed=self.entry["seed"],
+                first_image=start,
+                start=before,
+                on_batch=on_batch,
+            )
 
 
 def _rows(entry: Mapping[str, Any], size: int) -> NDArray[np.int64]:

@@ -14,11 +14,11 @@ from typing import Any
 import torch
 
 from anchored.data.feed import Feed, default_depth
-from anchored.device import arithmetic, choose_device, describe, limit_threads
+from anchored.device import choose_device, describe, limit_threads
 from anchored.errors import ConfigError, InputError
 from anchored.files import write_text
 from anchored.fisher.card import card
-from anchored.fisher.diagonal import Backend, DiagonalFisher, diagonal_fisher
+from anchored.fisher.diagonal import Backend, DiagonalFisher
 from anchored.fisher.io import save_fisher
 from anchored.fisher.measurement import Measurement, planned_facts
 from anchored.fisher.precision import in_words, relative_errors, standard_errors
@@ -127,36 +127,26 @@ def _measure(
     limit_threads(entry["threads"])
     device = choose_device()
     running.device = describe(device)
-    backend: Backend = "auto" if fallback == "loop" and entry["backend"] == "hooks" else entry["backend"]
-    with arithmetic(entry["precision"], device):
-        measurement = Measurement(plan, fim, paths, device)
-        state = _Saved(_state(paths, name), Part(_NOTHING, measurement.facts | {"key": running.key}, start, stop, total, {}))
-        before = state.load()
-        done = before.count if before else 0
-        feed = Feed(measurement.batches(start + done, stop), depth=default_depth(device), device=device)
-        started = time.perf_counter()
-        with progress(f"fim {name}", stop - start) as advance:
-            advance(done)
-            seen = done
+    measurement = Measurement(plan, fim, paths, device)
+    state = _Saved(_state(paths, name), Part(_NOTHING, measurement.facts | {"key": running.key}, start, stop, total, {}))
+    before = state.load()
+    done = before.count if before else 0
+    feed = Feed(measurement.batches(start + done, stop), depth=default_depth(device), device=device)
+    started = time.perf_counter()
+    with progress(f"fim {name}", stop - start) as advance:
+        advance(done)
+        seen = done
 
-            def on_batch(fisher: DiagonalFisher) -> None:
-                nonlocal seen
-                advance(fisher.count - seen)
-                seen = fisher.count
-                state.save_now_and_then(fisher)
+        def on_batch(fisher: DiagonalFisher) -> None:
+            nonlocal seen
+            advance(fisher.count - seen)
+            seen = fisher.count
+            state.save_now_and_then(fisher)
 
-            fisher = diagonal_fisher(
-                measurement.model,
-                feed,
-                measurement.loss,
-                backend=backend,
-                seed=entry["seed"],
-                first_image=start,
-                start=before,
-                on_batch=on_batch,
-            )
-        running.measure(images_before_a_restart=done, **_speeds(name, feed, time.perf_counter() - started))
-        errors = _precision_errors(plan, fim, measurement, paths, device) if start == 0 else {}
+        backend: Backend | None = "auto" if fallback == "loop" and entry["backend"] == "hooks" else None
+        fisher = measurement.fisher(start, stop, backend=backend, batches=feed, before=before, on_batch=on_batch)
+    running.measure(images_before_a_restart=done, **_speeds(name, feed, time.perf_counter() - started))
+    errors = _precision_errors(plan, fim, measurement, paths, device) if start == 0 else {}
     log.info("fim %s: %s (%s)", name, fisher.backend, fisher.reason)
     return Part(fisher, measurement.facts, start, stop, total, errors)
 
@@ -180,9 +170,7 @@ def _precision_errors(plan: Plan, fim: str, measured: Measurement, paths: Paths,
     if not count:
         return {}
     exact = Measurement(plan, fim, paths, device, dtype=torch.float64)
-    found = diagonal_fisher(measured.model, measured.batches(0, count), measured.loss)
-    right = diagonal_fisher(exact.model, exact.batches(0, count), exact.loss, dtype=torch.float64)
-    return relative_errors(found, right)
+    return relative_errors(measured.fisher(0, count, backend="auto"), exact.fisher(0, count, backend="auto"))
 
 
 def _publish(

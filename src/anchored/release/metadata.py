@@ -28,7 +28,7 @@ class Backbone(Part):
     layout: str = "timm"
     anchor: str
     digest: Digest
-    checkpoint_sha256: Digest | None
+    checkpoint_sha256: Digest
     mean: list[float]
     std: list[float]
     weights: dict[str, Any] | None
@@ -41,8 +41,8 @@ class Measurement(Part):
     estimator: str
     images: int
     bank: str
-    bank_manifest_sha256: Digest | None
-    image_list_sha256: Digest | None
+    bank_manifest_sha256: Digest
+    image_list_sha256: Digest
     seed: int
     views: dict[str, Any]
     backend: str

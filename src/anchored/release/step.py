@@ -1,6 +1,5 @@
 """`anchored fim-release`: from a measured FIM to a folder for others. Whole or absent; the same FIM gives the same bytes."""
 
-import hashlib
 import logging
 import os
 import re
@@ -10,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import safetensors.torch
 from torch import nn
 
@@ -21,7 +19,6 @@ from anchored.errors import ConfigError, InputError
 from anchored.files import disk_failure, file_digest, read_json, write_bytes, write_text
 from anchored.fisher import LoadedFisher, load_fisher
 from anchored.fisher.folder import BACKBONE, CARD, FIM, METADATA, SUMS, checksums, read_checksums
-from anchored.fisher.measurement import Measurement as Repeat
 from anchored.locks import exclusive
 from anchored.paths import Paths
 from anchored.plan.load import Plan, lookup
@@ -72,7 +69,7 @@ def fim_release(
         if with_backbone:
             state = {key: value.detach().cpu().contiguous() for key, value in anchor.state_dict().items()}
             write_bytes(built / BACKBONE, safetensors.torch.save(state, metadata={"format": "pt"}))
-        metadata = _metadata(plan, name, paths, record, fisher, summary, licence, built)
+        metadata = _metadata(name, paths, record, fisher, summary, licence, built)
         write_text(built / METADATA, text(metadata))
         write_text(built / CARD, card(metadata, with_backbone=with_backbone))
         if licence:
@@ -107,7 +104,6 @@ def _read(name: str, paths: Paths) -> tuple[dict[str, Any], LoadedFisher, nn.Mod
 
 
 def _metadata(
-    plan: Plan,
     name: str,
     paths: Paths,
     record: Mapping[str, Any],
@@ -118,7 +114,7 @@ def _metadata(
 ) -> Metadata:
     entry, code = record["entry"], record["code"]
     backbone = read_json(paths.backbone(entry["backbone"]) / "record.json", made_by=f"anchored pretrain {entry['backbone']}")
-    inputs = {Path(path).parent.name: digest for path, digest in record["inputs"].items()}
+    weights = {Path(path).name: digest for path, digest in backbone["outputs"].items()}
     uneven = {
         kind: Uneven(**{key: getattr(found, key) for key in Uneven.model_fields}) for kind, found in summary.conditioned.items()
     }
@@ -129,7 +125,7 @@ def _metadata(
             architecture=backbone["entry"]["architecture"],
             anchor=backbone["entry"]["anchor"],
             digest=fisher.backbone_digest,
-            checkpoint_sha256=inputs.get(entry["backbone"]),
+            checkpoint_sha256=weights["model.safetensors"],
             mean=backbone["entry"]["mean"],
             std=backbone["entry"]["std"],
             weights=backbone["entry"].get("weights"),
@@ -139,12 +135,12 @@ def _metadata(
             estimator=fisher.estimator,
             images=fisher.count,
             bank=entry["bank"],
-            bank_manifest_sha256=inputs.get(entry["bank"]),
-            image_list_sha256=_image_list(plan, name, paths, entry, inputs.get(entry["bank"])),
+            bank_manifest_sha256=fisher.metadata["bank_digest"],
+            image_list_sha256=fisher.metadata["images_digest"],
             seed=entry["seed"],
             views=entry["views"],
             backend=fisher.metadata["backend"],
-            precision=str(entry.get("precision", "fp32")),
+            precision=entry["precision"],
             date=record["started"],
             device=record["device"],
             facts={key: fisher.metadata[key] for key in sorted(fisher.metadata)},
@@ -158,17 +154,6 @@ def _metadata(
         licence=licence,
         files={path: file_digest(built / path) for path in (BACKBONE, FIM) if (built / path).is_file()},
     )
-
-
-def _image_list(plan: Plan, name: str, paths: Paths, entry: Mapping[str, Any], bank: str | None) -> str | None:
-    """Digest of the rows that were measured, in order; None where the bank or the plan is no longer that of the measurement."""
-    manifest = paths.data(entry["bank"]) / "manifest.json"
-    if plan["fims"][name] != entry or not manifest.is_file() or file_digest(manifest) != bank:
-        return None
-    import torch
-
-    rows = Repeat(plan, name, paths, torch.device("cpu")).rows
-    return hashlib.sha256(np.ascontiguousarray(rows, dtype="<i8").tobytes()).hexdigest()
 
 
 def _require_ours(folder: Path) -> None:
