@@ -107,13 +107,13 @@ def assert_backends_agree(layer: nn.Module, images: torch.Tensor) -> None:
 
 def test_chunked_products_equal_whole_ones(monkeypatch: pytest.MonkeyPatch):
     """Bounds on memory decide in how many pieces an image's products come; they must not decide the result."""
-    from anchored.fisher.rules import conv, products
+    from anchored.fisher.rules import conv_forms, products
 
     results = []
     for chunk, windows, buffer in ((1, 1, 10**9), (10**9, 10**9, 10**9), (500, 3000, 10**9), (1, 1, 1)):
         monkeypatch.setattr(products, "_CHUNK", chunk)
         monkeypatch.setattr(products, "_BUFFER_FROM", buffer)
-        monkeypatch.setattr(conv, "_WINDOWS", windows)
+        monkeypatch.setattr(conv_forms, "_WINDOWS", windows)
         cases = (CASES[1], CASES[9], CASES[13])
         results.append([diagonal_fisher(case.model(), [case.batch()], case.loss, dtype=torch.float64) for case in cases])
     for other in results[1:]:

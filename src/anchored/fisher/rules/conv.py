@@ -2,160 +2,94 @@
 
     d loss_n / d W[o, i, kh, kw] = sum_t g_nt[o] a_n[i, window of t at (kh, kw)]        d loss_n / d b = sum_t g_nt
 
-With the windows of the input laid out as rows this is the rule of a linear layer; T are views and positions. Windows are
-ordered (kh, kw, channel), so that a row of a channels-last image is copied in long pieces.
+T are positions and views. Four exact forms, chosen from shapes and memory order alone, so that the same measurement always has
+the same bits; `conv_forms.py` holds all but the first:
+
+    1 x 1           a linear layer; a stride takes a slice of the input
+    windows         the inputs that each position sees, laid out as rows: a linear layer with kh * kw times the input. Copies
+                    most, and has the best products: for small maps. Sliding over g instead of the input where that is smaller.
+    image by image  the library's own weight gradient, one call an image: what the loop backend does. For large maps, where a call
+                    costs nothing and windows cost most.
+    grouped         one call of the library's weight gradient for all images, each a group of channels of its own. For few
+                    channels on maps of some size, and for what is grouped anyway.
+
+Time over that of the ordinary weight gradient of the batch, which is no Fisher; one core, torch 2.13 with oneDNN, channels-last
+(channels-first in brackets):
+
+    layer, kernel, output, images              windows       image by image    grouped
+    3 -> 64, 7/2, 112 px, 8                    1.71 (1.66)   1.19 (0.98)       4.10 (1.95)
+    64 -> 64, 3, 56 px, 8                      1.85 (1.32)   1.25 (1.02)       1.71 (0.99)
+    128 -> 128, 3, 28 px, 8                    1.39 (1.46)   1.39 (1.25)       1.99 (1.22)
+    256 -> 256, 3, 14 px, 8                    1.49 (1.32)   2.05 (1.37)       3.82 (1.73)
+    512 -> 512, 3, 7 px, 8                     1.48 (1.63)   4.27 (2.95)       7.37 (7.58)
+    96 -> 192, 2/2, 28 px, 8                   1.07          1.32              2.00
+    64 -> 16, 3, 10 px, 64 of two views        2.65 (2.09)   5.02 (3.71)       2.76 (1.59)
+    16 -> 16, 3, 10 px, 64 of two views        5.14 (3.38)   13.2 (8.07)       2.64 (1.46)
+    48 -> 64, 3/2, 2 px, 64 of two views       3.29 (3.11)   23.0 (12.5)       29.7 (26.3)
+    96 in 96 groups, 7, 56 px, 8               -             1.19 (1.06)       3.68 (1.00)
+    384 in 384 groups, 7, 14 px, 8             -             2.41 (0.87)       2.79 (0.94)
+    1024 in 32 groups, 3, 7 px, 8              -             3.98 (2.21)       2.82 (2.57)
+    32 in 32 groups, 3, 10 px, 64 of two       22.5 (13.0)   12.7 (7.26)       4.72 (1.39)
 """
 
 from collections.abc import Sequence
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from anchored.fisher.rules import conv_forms as forms
 from anchored.fisher.rules.products import add_outer_squares, add_vector_squares
 from anchored.fisher.rules.registry import Call, Sums, register
 from anchored.fisher.rules.rows import channels_last, joined
 
-# Entries of the windows held at once (2 MiB in fp32): they are read again while in the second-level cache.
-_WINDOWS = 2**19
+# Entries of an image's output gradient from which the library's call an image costs less than laying out windows.
+_LARGE_MAP = 2**16
+# Products of channels up to which all images in one grouped call are cheaper than windows, and positions from which. Grouped
+# gradients are those of channels-first images; channels-last ones are copied before.
+_FEW_CHANNELS = {"first": 1024, "last": 256}
+_SOME_POSITIONS = 64
 
 
 @register(nn.Conv2d)
 def conv2d(module: nn.Module, calls: Sequence[Call], images: int, sums: Sums) -> None:
-    """A few images at a time: the windows of a 3x3 layer are nine times its input."""
+    """The form is chosen for each layer and batch."""
     assert isinstance(module, nn.Conv2d)
     if "bias" in sums:
         add_vector_squares(sums["bias"], joined([channels_last(call.g) for call in calls], images))
-    if "weight" not in sums:
-        return
+    if "weight" in sums:
+        _FORMS[cheapest_form(module, calls, images)](module, calls, images, sums["weight"])
+
+
+def cheapest_form(module: nn.Conv2d, calls: Sequence[Call], images: int) -> str:
+    """Which of the forms above is fastest, by the measurements above."""
+    kernel, stride = forms.pair(module.kernel_size), forms.pair(module.stride)
+    positions = sum(call.g[:, 0].numel() for call in calls) // images
+    large = positions * module.out_channels >= _LARGE_MAP
+    order = "first" if calls[0].a.is_contiguous() else "last"
+    on_gpu = calls[0].a.is_cuda  # a call an image would leave it idle
     if module.groups > 1:
-        _grouped(module, calls, images, sums["weight"])
-    elif _is_cheaper_swapped(module):
-        _swapped(module, calls, images, sums["weight"])
-    else:
-        _plain(module, calls, images, sums["weight"])
+        return "image by image" if large and order == "last" and not on_gpu else "grouped"
+    if kernel == (1, 1):
+        return "1 x 1"
+    overlapping = kernel[0] * kernel[1] > stride[0] * stride[1]
+    if on_gpu or not overlapping:
+        return "windows"
+    if large:
+        return "image by image"
+    few = module.in_channels * module.out_channels <= _FEW_CHANNELS[order]
+    return "grouped" if few and positions >= _SOME_POSITIONS else "windows"
 
 
-def _plain(module: nn.Conv2d, calls: Sequence[Call], images: int, acc: Tensor) -> None:
-    """Windows of the input against the gradient."""
-    out, into = module.out_channels, module.in_channels
-    kernel = _pair(module.kernel_size)
-    squares = acc.new_zeros(out, kernel[0] * kernel[1] * into)
-    padded = [_padded(module, call.a) for call in calls]
-    for part in _parts(images, sum(call.g[:, 0].numel() for call in calls) * squares.shape[1]):
-        gradients = [_rows(call.g, part, images) for call in calls]
-        windows = [
-            _windows(_rows(a, part, images), kernel, _pair(module.stride), _pair(module.dilation), (g.shape[2], g.shape[3]))
-            for a, g in zip(padded, gradients, strict=True)
-        ]
-        count = len(range(*part.indices(images)))
-        g = joined([channels_last(g) for g in gradients], count)
-        add_outer_squares(squares, joined([w.flatten(3) for w in windows], count), g)
-    acc += squares.view(out, *kernel, into).permute(0, 3, 1, 2)
+def pointwise(module: nn.Conv2d, calls: Sequence[Call], images: int, acc: Tensor) -> None:
+    """A linear layer over positions."""
+    down, across = forms.pair(module.stride)
+    a = [channels_last(forms.padded(module, call.a)[:, :, ::down, ::across]) for call in calls]
+    g = [channels_last(call.g) for call in calls]
+    add_outer_squares(acc.view(acc.shape[:2]), joined(a, images), joined(g, images))
 
 
-def _is_cheaper_swapped(module: nn.Conv2d) -> bool:
-    """Sliding over the gradient instead of the input costs out / in as many copies; it needs stride 1 and zero padding."""
-    return (
-        _pair(module.stride) == (1, 1)
-        and module.padding_mode == "zeros"
-        and _pair(module.kernel_size) != (1, 1)
-        and module.out_channels < module.in_channels
-    )
-
-
-def _swapped(module: nn.Conv2d, calls: Sequence[Call], images: int, acc: Tensor) -> None:
-    """Windows of the gradient against the input: the same sums, with the kernel's positions in reverse order."""
-    out, into = module.out_channels, module.in_channels
-    kernel, dilation = _pair(module.kernel_size), _pair(module.dilation)
-    reach = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
-    left, right, top, bottom = _padding(module)
-    border = (reach[1] - left, reach[1] - right, reach[0] - top, reach[0] - bottom)  # negative where the padding exceeds the kernel
-    squares = acc.new_zeros(kernel[0] * kernel[1] * out, into)
-    for part in _parts(images, sum(call.a[:, 0].numel() for call in calls) * squares.shape[0]):
-        inputs = [_rows(call.a, part, images) for call in calls]
-        windows = [
-            _windows(_bordered(_rows(call.g, part, images), border), kernel, (1, 1), dilation, (a.shape[2], a.shape[3]))
-            for a, call in zip(inputs, calls, strict=True)
-        ]
-        count = len(range(*part.indices(images)))
-        a = joined([channels_last(a) for a in inputs], count)
-        add_outer_squares(squares, a, joined([w.flatten(3) for w in windows], count))
-    acc += squares.view(*kernel, out, into).flip(0, 1).permute(2, 3, 0, 1)
-
-
-def _grouped(module: nn.Conv2d, calls: Sequence[Call], images: int, acc: Tensor) -> None:
-    """Each group is a convolution of its own: one product an image and group."""
-    groups, kernel = module.groups, _pair(module.kernel_size)
-    out, into = module.out_channels // groups, module.in_channels // groups
-    squares = acc.new_zeros(groups, out, kernel[0] * kernel[1] * into)
-    padded = [_padded(module, call.a) for call in calls]
-    size = sum(call.g[:, 0].numel() for call in calls) * kernel[0] * kernel[1] * module.in_channels
-    for part in _parts(images, size):
-        gradients = [_rows(call.g, part, images) for call in calls]
-        windows = [
-            _windows(_rows(a, part, images), kernel, _pair(module.stride), _pair(module.dilation), (g.shape[2], g.shape[3]))
-            for a, g in zip(padded, gradients, strict=True)
-        ]
-        count = len(range(*part.indices(images)))
-        a = joined([w.flatten(3) for w in windows], count).to(acc.dtype)  # (B, T, kh * kw * groups * into)
-        a = a.unflatten(2, (-1, groups, into)).permute(0, 3, 1, 2, 4).flatten(3)  # (B, groups, T, kh * kw * into)
-        g = joined([channels_last(g) for g in gradients], count).to(acc.dtype)
-        g = g.unflatten(2, (groups, out)).permute(0, 2, 3, 1)  # (B, groups, out, T)
-        squares += torch.matmul(g, a).square_().sum(0)
-    acc += squares.view(groups * out, *kernel, into).permute(0, 3, 1, 2)
-
-
-def _windows(
-    images: Tensor, kernel: tuple[int, int], stride: tuple[int, int], dilation: tuple[int, int], grid: tuple[int, int]
-) -> Tensor:
-    """A view (R, H', W', kh, kw, C) of padded images (R, C, H, W): which inputs each of the H' x W' positions sees."""
-    rows, channels = images.shape[:2]
-    by_row, by_channel, down, across = images.stride()
-    return images.as_strided(
-        (rows, *grid, *kernel, channels),
-        (by_row, down * stride[0], across * stride[1], down * dilation[0], across * dilation[1], by_channel),
-    )
-
-
-def _padded(module: nn.Conv2d, a: Tensor) -> Tensor:
-    border = _padding(module)
-    if module.padding_mode != "zeros":
-        return F.pad(a, border, mode=module.padding_mode)
-    return _bordered(a, border)
-
-
-def _bordered(images: Tensor, border: tuple[int, int, int, int]) -> Tensor:
-    """Zero border (left, right, top, bottom), in the memory order of channels-last images."""
-    if not any(border):
-        return images
-    return F.pad(images.movedim(1, -1), (0, 0, *border)).movedim(-1, 1)
-
-
-def _padding(module: nn.Conv2d) -> tuple[int, int, int, int]:
-    """(left, right, top, bottom) in pixels; "same" puts the odd pixel right and below, as torch does."""
-    if module.padding == "valid":
-        return (0, 0, 0, 0)
-    if module.padding == "same":
-        total = [d * (k - 1) for d, k in zip(_pair(module.dilation), _pair(module.kernel_size), strict=True)]
-        return (total[1] // 2, total[1] - total[1] // 2, total[0] // 2, total[0] - total[0] // 2)
-    assert not isinstance(module.padding, str)
-    down, across = _pair(module.padding)
-    return (across, across, down, down)
-
-
-def _parts(images: int, entries: int) -> list[slice]:
-    """Slices of images whose windows, `entries` in all, fit the bound."""
-    step = max(1, min(images, _WINDOWS * images // max(1, entries)))
-    return [slice(start, start + step) for start in range(0, images, step)]
-
-
-def _rows(tensor: Tensor, part: slice, images: int) -> Tensor:
-    """The rows of the images in `part`."""
-    each = len(tensor) // images
-    return tensor[part.start * each : part.stop * each]
-
-
-def _pair(value: tuple[int, ...]) -> tuple[int, int]:
-    down, across = value
-    return down, across
+_FORMS = {
+    "1 x 1": pointwise,
+    "windows": forms.windows,
+    "image by image": forms.image_by_image,
+    "grouped": forms.grouped,
+}
