@@ -40,7 +40,7 @@ class Hooks:
         parameters = dict(model.named_parameters())
         covering = layers(model, names)
         self._model = model
-        self.sums = {name: torch.zeros(parameters[name].shape, dtype=dtype, device=parameters[name].device) for name in names}
+        self.sums = {name: _zeros(parameters[name], dtype) for name in names}
         self._start = torch.zeros((), device=parameters[names[0]].device, requires_grad=True)
         self._started = False
         self._measuring = False
@@ -82,6 +82,7 @@ class Hooks:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
+        self.sums = {name: total.contiguous() for name, total in self.sums.items()}
 
     def _recorder(self, tap: "_Tap") -> Callable[[Tensor, Tensor, Any], None]:
         def record(a: Tensor, out: Tensor, note: Any) -> None:
@@ -212,6 +213,12 @@ class _StartGraph(torch.autograd.Function):
     @staticmethod
     def backward(ctx: FunctionCtx, g: Tensor) -> tuple[None, None]:
         return None, None
+
+
+def _zeros(parameter: Tensor, dtype: torch.dtype) -> Tensor:
+    """Filters with their channels last, the order in which the rule of convolutions finds their products."""
+    order = torch.channels_last if parameter.ndim == 4 else torch.contiguous_format
+    return torch.empty(parameter.shape, dtype=dtype, device=parameter.device, memory_format=order).zero_()
 
 
 def _version(tensor: Tensor) -> int:
