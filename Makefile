@@ -77,7 +77,7 @@ lock:
 	{ echo "# Written by \`make lock\`: what the tests need on top."; comm -13 $(VENV)-lock/run $(VENV)-lock/test; } > requirements-test.lock
 	rm -rf $(VENV)-lock
 
-freeze = $(VENV)-lock/bin/python -m pip freeze --exclude-editable | sed -E 's/\+[A-Za-z0-9.]+$$//' | LC_ALL=C sort
+freeze = $(VENV)-lock/bin/python -m pip freeze --exclude-editable | sed -E 's/\+[A-Za-z0-9.]+$$//; s/^triton==.*/&; sys_platform == "linux"/' | LC_ALL=C sort
 
 # Removes what can be made again, and no result.
 clean:
