@@ -1,4 +1,5 @@
-# make install | demo | test | lint | benchmark | lock | clean. Each target does all the set-up it needs, in .venv, and only once.
+# make install | demo | test | lint | benchmark | lock | clean. Each target does all the set-up it needs, in .venv, and only once;
+# the benchmark's peers have .venv-benchmark.
 #
 #     make demo                     the tables of plan.json
 #     make demo CORES=4             with four jobs at a time; the result is the same
@@ -19,12 +20,16 @@ SHELL := bash
 export PATH := $(BIN):$(PATH)
 unexport VIRTUAL_ENV PYTHONHOME
 
-define create_venv
+define check_python
 	@if ! "$(PYTHON)" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
 		echo "error: no Python >= 3.11 with the modules venv and ensurepip was found." >&2; \
 		echo "  install one (Debian, Ubuntu: python3 and python3-venv), or name it: make install PYTHON=/path/to/python" >&2; \
 		exit 5; \
 	fi
+endef
+
+define create_venv
+	$(check_python)
 	test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
 endef
 
@@ -57,11 +62,20 @@ lint: $(VENV)/installed-test
 	$(BIN)/snakemake --lint
 	$(BIN)/anchored plan --check
 
-# Ratios of costs, each measured side by side in one run.
-benchmark: install
-	python benchmarks/fisher_cost.py
-	python benchmarks/anchor_cost.py
-	python benchmarks/loader.py
+# Ratios of costs, each measured side by side in one run. `make benchmark QUICK=--quick` takes the demo's networks only.
+benchmark: $(VENV)-benchmark/installed
+	$(VENV)-benchmark/bin/python benchmarks/fisher.py --write $(QUICK)
+	$(VENV)-benchmark/bin/python benchmarks/anchor_cost.py
+	$(VENV)-benchmark/bin/python benchmarks/kernel.py
+	$(VENV)-benchmark/bin/python benchmarks/loader.py
+
+# One pip command here too: the lock pins torch, and the peers ask for no other build.
+$(VENV)-benchmark/installed: requirements.lock benchmarks/requirements.txt pyproject.toml
+	$(check_python)
+	test -x $(VENV)-benchmark/bin/python || "$(PYTHON)" -m venv $(VENV)-benchmark
+	$(VENV)-benchmark/bin/python -m pip install --quiet --requirement requirements.lock --requirement benchmarks/requirements.txt
+	$(VENV)-benchmark/bin/python -m pip install --quiet --no-deps --editable .
+	touch $@
 
 # The locks hold what pip chooses for pyproject.toml in a new environment. Local versions (torch's "+cpu") are cut off, so
 # that every machine gets the build that its index offers.
@@ -81,5 +95,5 @@ freeze = $(VENV)-lock/bin/python -m pip freeze --exclude-editable | sed -E 's/\+
 
 # Removes what can be made again, and no result.
 clean:
-	rm -rf $(VENV) $(VENV)-lock .snakemake .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-lock $(VENV)-benchmark .snakemake .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find src tests -name __pycache__ -prune -exec rm -rf {} +

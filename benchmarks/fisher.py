@@ -6,9 +6,9 @@
     python benchmarks/fisher.py --write                      benchmarks/README.md and fisher.json from what was measured
 
 Each network and method runs twice, in processes of its own. Once for time: batches of the method and plain ones take turns, so
-that a busy machine slows both; the ratio is that of the minima, in CPU seconds on a CPU. Freed memory stays with the process, so that page
-faults do not count. Once for memory, above the loaded network, and for the sums, which are compared tensor by tensor with the
-float64 loop.
+that a busy machine slows both; the ratio is that of the minima, in CPU seconds on a CPU. Freed memory stays with the process, so
+that page faults do not count. Once for memory, above the loaded network, and for the sums, which are compared tensor by tensor
+with the float64 loop.
 """
 
 import argparse

@@ -50,9 +50,9 @@ def build(name: str) -> nn.Module:
 
 
 def batch(setting: Setting, seed: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Random images, (B, V, 3, H, W), and labels, (B, V)."""
+    """Random images, (B, V, 3, H, W) with channels last in memory, and labels, (B, V)."""
     generator = torch.Generator().manual_seed(seed)
-    images = torch.randn(setting.batch, setting.views, 3, setting.size, setting.size, generator=generator)
+    images = torch.randn(setting.batch, setting.views, setting.size, setting.size, 3, generator=generator).movedim(-1, 2)
     labels = torch.randint(CLASSES, (setting.batch, setting.views), generator=generator)
     return images.to(device), labels.to(device)
 
