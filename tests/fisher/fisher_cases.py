@@ -11,6 +11,8 @@ from anchored.compat import prepare_torchvision
 
 prepare_torchvision()
 
+from anchored.fisher.check import curved, randomised  # noqa: E402
+
 from timm.layers import LayerNorm2d, LayerScale2d  # noqa: E402
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet  # noqa: E402
 from timm.models.vision_transformer import VisionTransformer  # noqa: E402
@@ -29,21 +31,6 @@ class Case:
         return randomised(self.build(), dtype)
 
 
-def randomised(model: nn.Module, dtype: torch.dtype = torch.float64, seed: int = 0) -> nn.Module:
-    """timm starts the last norm of a residual branch at zero: every gradient inside would be zero, and every test pass."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            centre = 0.8 if parameter.ndim == 1 and name.endswith("weight") else 0.0
-            parameter.copy_(centre + 0.2 * torch.randn(parameter.shape, generator=generator))
-        for name, buffer in model.named_buffers():
-            if name.endswith("running_mean"):
-                buffer.copy_(0.2 * torch.randn(buffer.shape, generator=generator))
-            if name.endswith("running_var"):
-                buffer.copy_(0.5 + torch.rand(buffer.shape, generator=generator))
-    return model.to(dtype).eval()
-
-
 def random(*shape: int, seed: int = 1, dtype: torch.dtype = torch.float64) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
 
@@ -58,13 +45,6 @@ def views_together(model: nn.Module, views: Tensor) -> Tensor:
 
 def multi_crop(model: nn.Module, crops: tuple[Tensor, Tensor]) -> Tensor:
     return sum(curved(model(views.flatten(0, 1)), len(views)) for views in crops)
-
-
-def curved(out: Tensor, images: int) -> Tensor:
-    """A loss with no symmetry: different for every output, not linear, and mixing the views of an image."""
-    out = out.reshape(images, -1, out.shape[-1])
-    weights = torch.linspace(-1, 1, out.shape[-1], dtype=out.dtype)
-    return (out * weights).sum((1, 2)).sin() + (out.sum(1) ** 2).mean(1)
 
 
 def largest_difference(actual: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, float]:

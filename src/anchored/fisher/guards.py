@@ -9,7 +9,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from anchored.errors import NumericalError
-from anchored.fisher.errors import BadLoss, TrainingMode, listed
+from anchored.fisher.errors import BadLoss, TrainingMode, UncoveredParameters, listed
 
 
 def require_fixed_function(model: nn.Module) -> None:
@@ -86,6 +86,44 @@ def require_dependence(depends: bool) -> None:
             "the loss does not depend on any parameter of the model.",
             "check for a detach() or torch.no_grad() between the model and the loss.",
         )
+
+
+def require_agreement(squares: Mapping[str, Tensor], truth: Mapping[str, Tensor], rounding: float) -> None:
+    """What the rules made of the first image must be what autograd makes of it; nothing that a rule does not see stays unseen.
+
+    Args:
+        squares: by the rules. truth: by autograd; a parameter without an entry has no gradient.
+        rounding: of the coarsest dtype in the network. Far larger differences are no rounding.
+
+    Raises:
+        UncoveredParameters: lists the parameters that differ, and by how much.
+    """
+    tolerance, nothing = (1e-7, 1e-12) if rounding < 1e-10 else (2e-2, 1e-5) if rounding < 1e-5 else (0.5, 1e-2)
+    # A gradient that is zero by symmetry, like that of the bias of a key, is rounding noise on both sides.
+    largest = max((float(square.max()) for square in truth.values() if square.numel()), default=0.0)
+    wrong = []
+    for name, square in squares.items():
+        expected = truth.get(name, torch.zeros_like(square))
+        scale = max(float(expected.max()), largest * nothing**2) if expected.numel() else 0.0
+        error = float((square - expected).abs().max()) / scale if scale else 0.0
+        if error > tolerance:
+            wrong.append(f"{name} (relative error {error:.1e})")
+    if wrong:
+        raise UncoveredParameters(
+            f"the rules and autograd disagree on the first image for {len(wrong)} of {len(squares)} parameters: {'; '.join(wrong)}.",
+            'these parameters are used in a way that no rule sees; backend="loop" is exact for any model.',
+        )
+
+
+def forget_cached_parameters(model: nn.Module) -> None:
+    """Empties caches of tensors computed from parameters: they belong to another graph, and to other values of the parameters.
+
+    timm's LeViT and its relatives keep their attention biases in eval mode.
+    """
+    for module in model.modules():
+        cache = vars(module).get("attention_bias_cache")
+        if isinstance(cache, dict):
+            cache.clear()
 
 
 def require_finite(sums: Mapping[str, Tensor]) -> None:

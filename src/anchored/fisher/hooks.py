@@ -3,12 +3,15 @@
     a forward hook keeps each layer's input a, a tensor hook on its output receives g, a rule turns both into
     sum_n (d loss_n / d theta)^2
 
-The parameters are frozen, so autograd neither computes nor keeps anything for the ordinary weight gradients, which would
-cost another 20-30 %; the first outputs are made to require gradients instead. Tensor hooks and not module backward hooks,
-because these fail on layers that are followed by an in-place activation.
+Parameters of layers with a rule take this way; all others are followed to the functions that use them (`trace.py`). The parameters
+are frozen, so autograd neither computes nor keeps anything for the ordinary weight gradients, which would cost another 20-30 %; the
+first outputs are made to require gradients instead. Tensor hooks and not module backward hooks, because these fail on layers that
+are followed by an in-place activation.
+
+The first batch is measured twice: for its first image alone autograd gives the truth, and the rules have to agree.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,10 +19,21 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 from torch.utils.hooks import RemovableHandle
 
-from anchored.fisher.coverage import DirectUse, Layer, layers
+from anchored.fisher.coverage import Layer, layers
 from anchored.fisher.errors import BadLoss, ChangedInPlace, CoupledImages, UncoveredParameters, listed
-from anchored.fisher.guards import frozen, require_dependence, require_loss_per_image
+from anchored.fisher.followed import Group, Site, groups, version
+from anchored.fisher.guards import (
+    forget_cached_parameters,
+    frozen,
+    require_agreement,
+    require_dependence,
+    require_loss_per_image,
+)
 from anchored.fisher.rules import Call
+from anchored.fisher.rules.functions import Copies, Repeated, Use
+from anchored.fisher.trace import Trace
+
+Loss = Callable[[nn.Module, Any], Tensor]
 
 
 class Hooks:
@@ -29,99 +43,221 @@ class Hooks:
         model: in eval mode. Hooks stay on it until `close`.
         names: the parameters to measure; they require gradients.
         dtype: of the squares and their sums.
-
-    Raises:
-        UncoveredParameters: lists every parameter without a rule.
     """
 
     name = "hooks"
 
     def __init__(self, model: nn.Module, names: Sequence[str], dtype: torch.dtype) -> None:
-        parameters = dict(model.named_parameters())
-        covering = layers(model, names)
         self._model = model
-        self.sums = {name: _zeros(parameters[name], dtype) for name in names}
-        self._start = torch.zeros((), device=parameters[names[0]].device, requires_grad=True)
-        self._started = False
-        self._measuring = False
-        self._probing = False
+        self._parameters = {name: parameter for name, parameter in model.named_parameters() if name in set(names)}
+        self.sums = {name: _zeros(parameter, dtype) for name, parameter in self._parameters.items()}
+        self._target = self.sums
+        self._start = torch.zeros((), device=self._parameters[names[0]].device, requires_grad=True)
+        self._started = self._measuring = self._probing = self._checked = self._reported = False
+        self._coarsest = 0.0
         self._images = 0
-        self._taps = [_Tap(layer, {local: self.sums[name] for local, name in layer.parameters.items()}) for layer in covering]
         self._handles: list[RemovableHandle] = []
-        self._checked = False
+        self._taps: list[_Tap] = []
+        self._followed: dict[str, nn.Parameter] = {}
+        self._sites: list[Site] = []
+        self._groups: list[Group] = []
+        self._leaves: Mapping[str, Tensor] = {}
         try:
-            for tap in self._taps:
-                self._handles += tap.layer.rule.attach(tap.layer.module, self._recorder(tap))
+            self._attach(layers(model, names))
         except BaseException:
             self.close()
             raise
 
-    def add(self, batch: Any, loss: Callable[[nn.Module, Any], Tensor], first_image: int) -> int:
-        """Adds the images of `batch`; returns their number. The first batch is also used to check what the rules rely on."""
-        first = not self._checked
+    def add(self, batch: Any, loss: Loss, first_image: int) -> int:
+        """Adds the images of `batch`; returns their number. The first batch is also used to check what the rules rely on.
+
+        Raises:
+            UncoveredParameters: lists every parameter that the rules cannot vouch for.
+        """
+        truth = None if self._checked else self._first_image_by_autograd(batch, loss, first_image)
         try:
             with frozen(self._model):
-                self._started, self._measuring = False, True
-                losses = self._first_losses(batch, loss) if first else require_loss_per_image(loss(self._model, batch), first_image)
+                self._measuring = True
+                losses = require_loss_per_image(self._forward(batch, loss), first_image)
                 self._images = len(losses)
-                if first:
-                    self._require_separate_images(losses)
+                self._groups = groups(self._sites)
+                if truth is not None:
+                    self._require_divisible()
+                    self._check(losses, *truth)
                 self._backward(losses.sum())
-                require_dependence(not first or any(tap.reported for tap in self._taps))
-                for tap in self._taps:
-                    tap.finish(self._images)
-            self._checked = True
+                require_dependence(self._checked or self._reported)
+                self._finish()
+            # One image proves nothing about the order of rows.
+            self._checked = self._checked or self._images > 1
             return self._images
         finally:
             self._measuring = False
-            for tap in self._taps:
-                tap.clear()
+            self._clear()
 
     def close(self) -> None:
         """Removes every hook from the model."""
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
+        forget_cached_parameters(self._model)
         self.sums = {name: total.contiguous() for name, total in self.sums.items()}
+
+    def _attach(self, covering: Sequence[Layer]) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+        self._taps = [_Tap(layer) for layer in covering]
+        covered = {name for layer in covering for name in layer.parameters.values()}
+        self._followed = {name: parameter for name, parameter in self._parameters.items() if name not in covered}
+        for tap in self._taps:
+            self._handles += tap.layer.rule.attach(tap.layer.module, self._recorder(tap))
+
+    def _forward(self, batch: Any, loss: Loss) -> Tensor:
+        """The losses of the batch, with every use of a parameter recorded."""
+        state = torch.get_rng_state()
+        while True:
+            self._clear()
+            self._started = False
+            forget_cached_parameters(self._model)
+            if self._checked and not self._followed:
+                return loss(self._model, batch)
+            trace = Trace(self._model, self._followed, [tap.layer for tap in self._taps], self._meet)
+            with trace:
+                losses = loss(self._model, batch)
+                if isinstance(losses, Tensor) and trace.is_root(losses):
+                    raise BadLoss("the loss does not depend on the images.", "check what the model is given.")
+            self._leaves = trace.leaves
+            if self._checked or not trace.outside:
+                break
+            # Layers whose parameters are also used elsewhere, or that read no image, are followed instead.
+            self._attach([tap.layer for tap in self._taps if not trace.outside.keys() & set(tap.layer.parameters.values())])
+            torch.set_rng_state(state)
+        if not self._checked:
+            self._require_use(trace.problems)
+        return losses
 
     def _recorder(self, tap: "_Tap") -> Callable[[Tensor, Tensor, Any], None]:
         def record(a: Tensor, out: Tensor, note: Any) -> None:
             # Not a teacher's pass through the same model, nor one between two batches.
             if not self._measuring or not torch.is_grad_enabled():
                 return
-            if not out.requires_grad:
-                _StartGraph.apply(out, self._start)
-                self._started = True
+            self._start_at(out)  # counts as a change of `out`, which a rule may read: hence before the record
             index = tap.record(a, note)
             out.register_hook(lambda g: self._receive(tap, index, g))
 
         return record
 
+    def _meet(self, use: Use, names: list[frozenset[str]], tensor: Tensor) -> Tensor:
+        if isinstance(use, Copies):
+            tensor = _NewBranch.apply(tensor, self._start)
+            self._started = True
+        else:
+            self._start_at(tensor)
+        site = Site(use, names)
+        self._sites.append(site)
+        tensor.register_hook(lambda g: self._arrive(site, g))
+        return tensor
+
+    def _start_at(self, out: Tensor) -> None:
+        if not out.requires_grad:
+            _StartGraph.apply(out, self._start)
+            self._started = True
+
     def _receive(self, tap: "_Tap", index: int, g: Tensor) -> None:
         if self._probing:
-            self._require_first_image_only(tap, g)
-        else:
-            tap.receive(index, g.detach(), self._images)
+            self._require_first_image_only(tap.layer.name, g)
+        tap.gradients[index] = g.detach()
+        self._note(g)
+        if len(tap.gradients) == len(tap.calls):
+            self._finish_tap(tap)
 
-    def _backward(self, total: Tensor, keep: bool = False) -> None:
-        # For `_start` only: parameters of a head that is not frozen neither cost anything nor get a `.grad`.
-        torch.autograd.grad(total, self._start, retain_graph=keep, allow_unused=True)
+    def _arrive(self, site: Site, g: Tensor) -> None:
+        if self._probing:
+            self._require_first_image_only(listed(sorted(frozenset().union(*site.names))), g)
+        site.g = g.detach()
+        self._note(g)
+        for group in site.groups:
+            if group.complete:
+                self._finish_group(group)
 
-    def _first_losses(self, batch: Any, loss: Callable[[nn.Module, Any], Tensor]) -> Tensor:
-        with DirectUse([tap.layer for tap in self._taps]) as direct:
-            value = loss(self._model, batch)
-        losses = require_loss_per_image(value, 0)
-        self._require_use(direct.names)
+    def _note(self, g: Tensor) -> None:
+        self._reported = True
+        self._coarsest = max(self._coarsest, torch.finfo(g.dtype).eps)
+
+    def _finish(self) -> None:
+        """Applies the rules to what the loss reaches only in part."""
+        for tap in self._taps:
+            self._finish_tap(tap)
+        for group in self._groups:
+            if not group.finished:
+                self._finish_group(group)
+
+    def _finish_tap(self, tap: "_Tap") -> None:
+        """Applies the rule as soon as all calls have reported: only one layer's gradients are held at a time."""
+        calls = tap.reported_calls()
+        tap.clear(keep_calls=self._probing)  # the next layer's gradients find room where this one's were
+        if calls:
+            sums = {local: self._target[name] for local, name in tap.layer.parameters.items()}
+            tap.layer.rule.accumulate(tap.layer.module, calls, self._images, sums)
+
+    def _finish_group(self, group: Group) -> None:
+        if any(site.g is not None and site.changed for site, _ in group.uses):
+            raise ChangedInPlace(
+                f"what {listed(group.names)} acts on was changed in place afterwards.",
+                'make that operation out of place, or take backend="loop".',
+            )
+        group.add(self._leaves, self._images, self._target)
+        group.finished = True
+        if not self._probing:
+            group.release()
+
+    def _check(self, losses: Tensor, truth: Mapping[str, Tensor], values: Tensor) -> None:
+        """The first image alone: its gradient may reach no other rows, and the rules must give what autograd gives."""
         require_dependence(losses.requires_grad)
-        return losses
+        self._target = {name: torch.zeros_like(total) for name, total in self.sums.items()}
+        self._probing = True
+        try:
+            self._backward(losses[0], keep=True)
+            self._finish()
+            # A loss that draws other numbers in each call has no truth to compare with.
+            if torch.equal(values[:1], losses[:1].detach()):
+                rounding = max(self._coarsest, torch.finfo(next(iter(self.sums.values())).dtype).eps)
+                require_agreement(self._target, truth, rounding)
+        finally:
+            self._probing, self._target = False, self.sums
+            for tap in self._taps:
+                tap.gradients.clear()
+            for site in self._sites:
+                site.g = None
+            for group in self._groups:
+                group.finished = False
 
-    def _require_use(self, direct: Sequence[str]) -> None:
-        if direct:
+    def _first_image_by_autograd(self, batch: Any, loss: Loss, first_image: int) -> tuple[dict[str, Tensor], Tensor]:
+        """Squared gradients of the first image from an ordinary backward pass, and the losses."""
+        state = torch.get_rng_state()
+        forget_cached_parameters(self._model)
+        losses = require_loss_per_image(loss(self._model, batch), first_image)
+        torch.set_rng_state(state)
+        require_dependence(losses.requires_grad)
+        try:
+            gradients = torch.autograd.grad(losses[0], list(self._parameters.values()), allow_unused=True)
+        except RuntimeError as error:
+            if "inplace operation" not in str(error):
+                raise
+            return {}, torch.full_like(losses, torch.nan)  # the measurement finds it as well, and names the layer
+        squares = {name: g.to(self.sums[name].dtype).square_() for name, g in zip(self.sums, gradients, strict=True) if g is not None}
+        return squares, losses.detach()
+
+    def _require_use(self, problems: Mapping[str, str]) -> None:
+        if problems:
             raise UncoveredParameters(
-                f"used outside its layer: {listed(direct)}; a rule sees only what a layer does when it is called.",
+                f"no exact batched rule for {len(problems)} of {len(self.sums)} parameters: "
+                f"{'; '.join(f'{name} ({why})' for name, why in problems.items())}.",
                 'backend="loop" is exact for any model.',
             )
-        unused = [name for tap in self._taps if not tap.calls for name in tap.layer.parameters.values()]
+        used = frozenset().union(*(names for site in self._sites for names in site.names))
+        used |= {name for tap in self._taps if tap.calls for name in tap.layer.parameters.values()}
+        unused = [name for name in self.sums if name not in used]
         if unused:
             raise UncoveredParameters(
                 f"never used by the loss: {listed(unused)}.",
@@ -130,76 +266,86 @@ class Hooks:
         if not self._started:
             raise BadLoss("the images of the batch require gradients.", "detach them.")
 
-    def _require_separate_images(self, losses: Tensor) -> None:
-        """The gradient of the first loss must reach the rows of the first image only, in every layer.
+    def _require_divisible(self) -> None:
+        problems = {
+            name: f"the rows of {site.use.name} are not those of images"
+            for site in self._sites
+            if isinstance(site.use, Repeated) and not site.use.fits(self._images)
+            for names in site.names
+            for name in sorted(names)
+        }
+        if problems:
+            self._require_use(problems)
 
-        Catches view-major rows, heads with batch statistics, and losses that compare images; each would give a wrong
-        Fisher without any other sign. Costs one backward pass in the whole measurement.
-        """
-        if self._images < 2:
-            return
-        self._probing = True
-        try:
-            self._backward(losses[0], keep=True)
-        finally:
-            self._probing = False
-
-    def _require_first_image_only(self, tap: "_Tap", g: Tensor) -> None:
-        if len(g) % self._images:
+    def _require_first_image_only(self, where: str, g: Tensor) -> None:
+        """Catches view-major rows, heads with batch statistics, and losses that compare images."""
+        if g.ndim == 0 or len(g) % self._images:
             raise CoupledImages(
-                f"{tap.layer.name or 'the model'} saw {len(g)} rows, which {self._images} images do not divide.",
+                f"{where or 'the model'} saw {len(g) if g.ndim else 'no'} rows, which {self._images} images do not divide.",
                 "every image needs the same number of views in each call of the model.",
             )
         # NaN is no trace of another image: zero times an infinite derivative is NaN as well.
         if bool(g[len(g) // self._images :].nan_to_num(nan=0.0).any()):
             raise CoupledImages(
-                f"the loss of image 0 reaches rows of other images in {tap.layer.name or 'the model'}.",
+                f"the loss of image 0 reaches rows of other images in {where or 'the model'}.",
                 "keep the rows of an image together, views.flatten(0, 1) of (B, V, ...); heads need eval mode; "
                 "and losses that compare images, like InfoNCE, have no Fisher per image.",
             )
+
+    def _clear(self) -> None:
+        for tap in self._taps:
+            tap.clear()
+        self._sites, self._groups, self._leaves = [], [], {}
+        self._reported, self._coarsest = False, 0.0
+
+    def _backward(self, total: Tensor, keep: bool = False) -> None:
+        # For `_start` only: parameters of a head that is not frozen neither cost anything nor get a `.grad`.
+        torch.autograd.grad(total, self._start, retain_graph=keep, allow_unused=True)
 
 
 class _Tap:
     """The calls of one layer in the batch at hand."""
 
-    def __init__(self, layer: Layer, sums: dict[str, Tensor]) -> None:
+    def __init__(self, layer: Layer) -> None:
         self.layer = layer
-        self.sums = sums
         self.calls: list[tuple[Tensor, int, Any]] = []
         self.gradients: dict[int, Tensor] = {}
-        self.reported = False
 
     def record(self, a: Tensor, note: Any) -> int:
-        self.calls.append((a.detach(), _version(a), note))
+        self.calls.append((a.detach(), version(a), note))
         return len(self.calls) - 1
 
-    def receive(self, index: int, g: Tensor, images: int) -> None:
-        """Applies the rule as soon as all calls have reported: only one layer's gradients are held at a time."""
-        self.gradients[index] = g
-        self.reported = True
-        if len(self.gradients) == len(self.calls):
-            self.finish(images)
-
-    def finish(self, images: int) -> None:
-        """Applies the rule to the calls that the loss depends on."""
+    def reported_calls(self) -> list[Call]:
+        """The calls that the loss depends on."""
         calls = []
         for index, g in sorted(self.gradients.items()):
-            a, version, note = self.calls[index]
+            a, before, note = self.calls[index]
             # With frozen weights autograd neither keeps nor checks the input of a layer; it would be wrong in silence.
-            if _version(a) != version:
+            if version(a) != before:
                 raise ChangedInPlace(
                     f"the input of {self.layer.name or 'the model'} was changed in place after the layer had read it.",
                     'make that operation out of place, or take backend="loop".',
                 )
             calls.append(Call(a, g, note))
-        self.clear()  # the next layer's gradients find room where this one's were
-        if calls:
-            self.layer.rule.accumulate(self.layer.module, calls, images, self.sums)
+        return calls
 
-    def clear(self) -> None:
-        """Forgets the calls of the batch."""
-        self.calls.clear()
+    def clear(self, *, keep_calls: bool = False) -> None:
+        """Forgets the batch, or only its gradients."""
         self.gradients.clear()
+        if not keep_calls:
+            self.calls.clear()
+
+
+class _NewBranch(torch.autograd.Function):
+    """A copy of a parameter, one a row, as a place where a gradient arrives; it goes no further."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, copies: Tensor, start: Tensor) -> Tensor:
+        return copies.view_as(copies)
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, g: Tensor) -> tuple[None, None]:
+        return None, None
 
 
 class _StartGraph(torch.autograd.Function):
@@ -219,7 +365,3 @@ def _zeros(parameter: Tensor, dtype: torch.dtype) -> Tensor:
     """Filters with their channels last, the order in which the rule of convolutions finds their products."""
     order = torch.channels_last if parameter.ndim == 4 else torch.contiguous_format
     return torch.empty(parameter.shape, dtype=dtype, device=parameter.device, memory_format=order).zero_()
-
-
-def _version(tensor: Tensor) -> int:
-    return 0 if tensor.is_inference() else tensor._version

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from anchored.fisher.batches import image_count, image_slice
-from anchored.fisher.guards import require_dependence, require_loss_per_image
+from anchored.fisher.guards import forget_cached_parameters, require_dependence, require_loss_per_image
 
 
 class Loop:
@@ -36,6 +36,7 @@ class Loop:
         """Adds the images of `batch`; returns their number."""
         images = image_count(batch)
         for index in range(images):
+            forget_cached_parameters(self._model)
             losses = loss(self._model, image_slice(batch, index, index + 1))
             value = require_loss_per_image(losses, first_image + index, images=1)
             require_dependence(value.requires_grad)
@@ -48,4 +49,5 @@ class Loop:
         return images
 
     def close(self) -> None:
-        """Nothing to undo: the loop attaches nothing to the model."""
+        """The loop attaches nothing to the model."""
+        forget_cached_parameters(self._model)
