@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from anchored.compat import prepare_torchvision
 from anchored.errors import AnchoredError, ConfigError, NumericalError
 from anchored.fisher.errors import CoupledImages, UncoveredParameters
+from anchored.fisher.guards import forget_cached_parameters
 from anchored.fisher.hooks import Hooks
 from anchored.fisher.loop import Loop
 
@@ -207,20 +208,26 @@ def compare(model: nn.Module, batch: Tensor, loss: Callable[[nn.Module, Any], Te
             hooks.close()
         one_by_one = _timed(lambda: loop.add(batch, loss, 0))
         loop.close()
-        parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        step = min(_timed(lambda: torch.autograd.grad(loss(model, batch).sum(), parameters, allow_unused=True)) for _ in range(2))
-        loop.close()
+        step = min(_timed(lambda: _gradients(model, batch, loss)) for _ in range(2))
     return relative_errors(sums, loop.sums), batched / one_by_one, batched / step
 
 
 def freeze_unused(model: nn.Module, batch: Tensor, loss: Callable[[nn.Module, Any], Tensor]) -> list[str]:
     """Freezes the parameters that the loss does not depend on, and names them."""
-    named = dict(model.named_parameters())
-    gradients = torch.autograd.grad(loss(model, batch[:1]).sum(), list(named.values()), allow_unused=True)
-    unused = [name for name, gradient in zip(named, gradients, strict=True) if gradient is None]
+    unused = [name for name, gradient in _gradients(model, batch[:1], loss).items() if gradient is None]
     for name in unused:
-        named[name].requires_grad_(False)
+        model.get_parameter(name).requires_grad_(False)
     return unused
+
+
+def _gradients(model: nn.Module, batch: Tensor, loss: Callable[[nn.Module, Any], Tensor]) -> dict[str, Tensor | None]:
+    """An ordinary backward pass."""
+    named = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    forget_cached_parameters(model)
+    with torch.enable_grad():
+        gradients = torch.autograd.grad(loss(model, batch).sum(), list(named.values()), allow_unused=True)
+    forget_cached_parameters(model)
+    return dict(zip(named, gradients, strict=True))
 
 
 def _check(name: str, images: int, fallback: str) -> Check:
@@ -246,8 +253,7 @@ def _by_loop(found: Check, model: nn.Module, batch: Tensor) -> Check:
     loop = Loop(model, names, torch.float64)
     with torch.enable_grad():
         seconds = _timed(lambda: loop.add(batch, features_loss, 0))
-        parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        step = _timed(lambda: torch.autograd.grad(features_loss(model, batch).sum(), parameters, allow_unused=True))
+    step = _timed(lambda: _gradients(model, batch, features_loss))
     loop.close()
     return Check(
         found.name, found.family, found.size, found.parameters, found.parameters, "loop",

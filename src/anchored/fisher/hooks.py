@@ -141,9 +141,9 @@ class Hooks:
             # Not a teacher's pass through the same model, nor one between two batches.
             if not self._measuring or not torch.is_grad_enabled():
                 return
-            self._start_at(out)  # counts as a change of `out`, which a rule may read: hence before the record
+            place = self._place(out)  # counts as a change of `out`, which a rule may read: hence before the record
             index = tap.record(a, note)
-            out.register_hook(lambda g: self._receive(tap, index, g))
+            place.register_hook(lambda g: self._receive(tap, index, g.view(out.shape) if place is not out else g))
 
         return record
 
@@ -151,17 +151,27 @@ class Hooks:
         if isinstance(use, Copies):
             tensor = _NewBranch.apply(tensor, self._start)
             self._started = True
-        else:
-            self._start_at(tensor)
+        place = self._place(tensor)
         site = Site(use, names)
         self._sites.append(site)
-        tensor.register_hook(lambda g: self._arrive(site, g))
+        shape = tensor.shape
+        place.register_hook(lambda g: self._arrive(site, g.view(shape) if place is not tensor else g))
         return tensor
 
-    def _start_at(self, out: Tensor) -> None:
-        if not out.requires_grad:
-            _StartGraph.apply(out, self._start)
+    def _place(self, out: Tensor) -> Tensor:
+        """Where the gradient of `out` can be heard, made part of the graph: `out`, or what it is another shape of.
+
+        `F.linear` of three dimensions returns a view of its product. A view that is changed in place afterwards gets another
+        gradient function, and a hook on it falls silent; the product itself does not.
+        """
+        base = out._base
+        whole = base is not None and base.numel() == out.numel() and base.is_contiguous() and out.is_contiguous()
+        place = base if whole and base is not None and not (base.is_leaf and base.requires_grad) else out
+        if not place.requires_grad:
+            _StartGraph.apply(place, self._start)
             self._started = True
+            _ = out.grad_fn  # reading it tells a view that its base has a gradient function
+        return place
 
     def _receive(self, tap: "_Tap", index: int, g: Tensor) -> None:
         if self._probing:

@@ -122,6 +122,7 @@ class Trace(TorchFunctionMode):
         return result
 
     def _meeting(self, func: Any, args: Any, kwargs: Any, tensors: Any, entries: Any, names: frozenset[str]) -> Any:
+        self._note_outside(tensors, func, args[0] if args else None)
         if func in REWRITES:
             try:
                 with self:
