@@ -26,7 +26,7 @@ from anchored.fisher.hooks import Hooks
 from anchored.fisher.loop import Loop
 
 TOLERANCE = 1e-9
-NOISE = 1e-10
+NOISE = 1e-9
 VIEWS = 2
 _SIZES = (64, 96, 112, 128, 160, 192, 224, 240, 256, 288, 384, 448, 512)
 

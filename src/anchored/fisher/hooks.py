@@ -149,9 +149,10 @@ class Hooks:
 
     def _meet(self, use: Use, names: list[frozenset[str]], tensor: Tensor) -> Tensor:
         if isinstance(use, Copies):
-            tensor = _NewBranch.apply(tensor, self._start)
+            tensor = place = _NewBranch.apply(tensor, self._start)
             self._started = True
-        place = self._place(tensor)
+        else:
+            place = self._place(tensor)
         site = Site(use, names)
         self._sites.append(site)
         shape = tensor.shape

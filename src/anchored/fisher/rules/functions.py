@@ -100,10 +100,10 @@ class Linear(Use):
 class Convolution(Use):
     """One, two or three dimensions; a weight that is a parameter itself has the rule of `nn.Conv2d`."""
 
-    def __init__(self, x: Tensor, weight: Tensor, bias: Tensor | None, settings: Mapping[str, Any], roots: Sequence[Tensor]) -> None:
-        super().__init__(roots, [x])
-        self._kind = ["weight" if root is weight else "bias" for root in roots]
-        self._shape = weight.shape
+    def __init__(self, x: Tensor, shape: torch.Size, settings: Mapping[str, Any], roots: Mapping[str, Tensor]) -> None:
+        super().__init__(list(roots.values()), [x])
+        self._kind = list(roots)
+        self._shape = shape
         self._settings = settings
 
     def per_image(self, index: int, g: Tensor, images: int, part: slice) -> Tensor:
@@ -138,10 +138,9 @@ class Convolution(Use):
 class Normalisation(Use):
     """W * xhat + b, where `xhat` is the same function without w and b."""
 
-    def __init__(self, x: Tensor, xhat: Callable[[Tensor], Tensor], channels: int | None, weight: Tensor | None, roots: Sequence[Tensor]):
-        super().__init__(roots, [x])
-        self._xhat, self._channels = xhat, channels
-        self._kind = ["weight" if root is weight else "bias" for root in roots]
+    def __init__(self, x: Tensor, xhat: Callable[[Tensor], Tensor], channels: int | None, roots: Mapping[str, Tensor]) -> None:
+        super().__init__(list(roots.values()), [x])
+        self._xhat, self._channels, self._kind = xhat, channels, list(roots)
 
     def per_image(self, index: int, g: Tensor, images: int, part: slice) -> Tensor:
         each = len(g) // images
@@ -283,22 +282,21 @@ def _matmul(args: Any, kwargs: Any, is_root: Callable[[Tensor], bool]) -> Use | 
 def _convolution(args: Any, kwargs: Any, is_root: Callable[[Tensor], bool]) -> Use | None:
     names = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
     bound = dict(stride=1, padding=0, dilation=1, groups=1) | _bound(names, args, kwargs)
-    x, weight, bias = bound["input"], bound["weight"], bound.get("bias")
+    x, weight = bound["input"], bound["weight"]
     if is_root(x) or isinstance(bound["padding"], str) or x.ndim != weight.ndim:
         return None
-    roots = [tensor for tensor in (weight, bias) if tensor is not None and is_root(tensor)]
-    return Convolution(x.detach(), weight, bias, {name: bound[name] for name in names[3:]}, roots)
+    return Convolution(x.detach(), weight.shape, {name: bound[name] for name in names[3:]}, _affine(bound, is_root))
 
 
 def _norm(function: Callable[..., Tensor], names: Sequence[str], channels: int | None) -> Callable[..., Use | None]:
     def build(args: Any, kwargs: Any, is_root: Callable[[Tensor], bool]) -> Use | None:
         bound = _bound(names, args, kwargs)
         x = bound.pop("input")
-        affine = {name: bound.pop(name, None) for name in ("weight", "bias")}
-        if any(is_root(tensor) for tensor in (x, *tensors_in(bound))) or bound.get("training"):
+        roots = _affine(bound, is_root)
+        rest = {name: value for name, value in bound.items() if name not in ("weight", "bias")}
+        if any(is_root(tensor) for tensor in (x, *tensors_in(rest))) or bound.get("training"):
             return None
-        roots = [tensor for tensor in affine.values() if tensor is not None and is_root(tensor)]
-        return Normalisation(x.detach(), lambda rows: function(rows, **bound), channels, affine["weight"], roots)
+        return Normalisation(x.detach(), lambda rows: function(rows, **rest), channels, roots)
 
     return build
 
@@ -324,6 +322,11 @@ _CLOSED: dict[Any, Callable[[Any, Any, Callable[[Tensor], bool]], Use | None]] =
 
 def _bound(names: Sequence[str], args: Any, kwargs: Any) -> dict[str, Any]:
     return dict(zip(names, args, strict=False)) | kwargs
+
+
+def _affine(bound: Mapping[str, Any], is_root: Callable[[Tensor], bool]) -> dict[str, Tensor]:
+    """The roots among weight and bias, which may be one and the same."""
+    return {name: bound[name] for name in ("weight", "bias") if isinstance(bound.get(name), Tensor) and is_root(bound[name])}
 
 
 def _several(value: Any, dims: int) -> tuple[int, ...]:
