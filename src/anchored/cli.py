@@ -234,6 +234,24 @@ def tables(plan: PlanFile = _PLAN, root: Root = Path("."), force: Force = False)
     _run("tables", "all", plan, root, run)
 
 
+@app.command("fim-check")
+def fim_check(
+    models: Annotated[list[str], typer.Argument(metavar="TIMM-NAME...", help="Models of timm, by name.")],
+    fallback: Annotated[str, typer.Option("--fallback", help="`loop`: measure models without full coverage by the loop.")] = "",
+    images: Annotated[int, typer.Option("--images", help="Images in the batch, each with two views.")] = 3,
+) -> None:
+    """Say whether the batched Fisher is exact for an architecture, by comparing it with one image a time.
+
+    Reads nothing: parameters are random, in float64, at the smallest input size. Writes a table; exit code 4 if a model is not exact.
+    """
+    with _reported(None):
+        from anchored.fisher.check import check_models, check_table, require_exact
+
+        found = list(check_models(models, images=images, fallback=fallback))
+        print(check_table(found))
+        require_exact(found)
+
+
 @app.command()
 def adopt(
     source: Annotated[str, typer.Option("--from", help="The engine that made the results: snakemake or dvc.")],
