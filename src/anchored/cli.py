@@ -242,7 +242,8 @@ def fim_check(
 ) -> None:
     """Say whether the batched Fisher is exact for an architecture, by comparing it with one image a time.
 
-    Reads nothing: parameters are random, in float64, at the smallest input size. Writes a table; exit code 4 if a model is not exact.
+    Reads nothing: parameters are random, in float64, at the smallest input size. Writes a table to the terminal; exit code 4 if a
+    model is not exact.
     """
     with _reported(None):
         from anchored.fisher.check import check_models, check_table, require_exact

@@ -45,6 +45,9 @@ class Family:
 
 
 SMALL_VIT = {"embed_dim": 32, "depth": 2, "num_heads": 2}
+SHARED_BIAS = {"use_rel_pos_bias": False, "use_shared_rel_pos_bias": True}
+SMALL_SWIN = {"embed_dim": 16, "depths": (2, 2), "num_heads": (2, 2), "window_size": 4}
+SMALL_MIXER = {"num_blocks": 2, "embed_dim": 16, "mlp_ratio": 4}
 ONES = (1, 1, 1, 1)
 NARROW = (16, 24, 32, 40)
 HEADS = (2, 2, 2, 2)
@@ -54,7 +57,7 @@ mvit = functools.partial(
 
 FAMILIES = [
     Family("beit", "beit_base_patch16_224", SMALL_VIT, sized=True),
-    Family("beit", "beit_base_patch16_224", SMALL_VIT | {"use_rel_pos_bias": False, "use_shared_rel_pos_bias": True}, True, note="shared"),
+    Family("beit", "beit_base_patch16_224", SMALL_VIT | SHARED_BIAS, sized=True, note="shared"),
     Family("byobnet", "test_byobnet"),
     Family("cait", "cait_xxs24_224", SMALL_VIT, sized=True),
     Family("coat", CoaT, {"embed_dims": (32,) * 4, "patch_size": 4, "serial_depths": ONES, "parallel_depth": 1}, True),
@@ -62,7 +65,13 @@ FAMILIES = [
     Family("convmixer", ConvMixer, {"dim": 16, "depth": 2}),
     Family("convnext", "test_convnext"),
     Family("convnext", "test_convnext3", note="v2"),
-    Family("crossvit", "crossvit_tiny_240", {"embed_dim": [24, 48], "depth": [[1, 1, 0]], "num_heads": [2, 2], "mlp_ratio": [2, 2, 1]}, True, 120),
+    Family(
+        "crossvit",
+        "crossvit_tiny_240",
+        {"embed_dim": [24, 48], "depth": [[1, 1, 0]], "num_heads": [2, 2], "mlp_ratio": [2, 2, 1]},
+        sized=True,
+        pixels=120,
+    ),
     Family("cspnext", "cspnext_tiny", {"widen_factor": 0.125}),
     Family("davit", "davit_tiny", {"depths": ONES, "embed_dims": (16, 32, 48, 64), "num_heads": HEADS}),
     Family("deit", "deit_tiny_distilled_patch16_224", SMALL_VIT, sized=True),
@@ -70,7 +79,9 @@ FAMILIES = [
     Family("dla", "dla46x_c"),
     Family("dpn", "dpn48b", {"k_sec": ONES}),
     Family("edgenext", "edgenext_xx_small", {"depths": (1, 1, 2, 1), "dims": NARROW}),
-    Family("efficientformer_v2", "efficientformerv2_s0", {"depths": (1, 1, 2, 2), "embed_dims": (16, 24, 32, 48), "num_vit": 1}, True),
+    Family(
+        "efficientformer_v2", "efficientformerv2_s0", {"depths": (1, 1, 2, 2), "embed_dims": (16, 24, 32, 48), "num_vit": 1}, True
+    ),
     Family("efficientnet", "test_efficientnet"),
     Family("efficientvim", "efficientvim_m1", {"embed_dim": (32, 48, 64), "depths": (1, 1, 1)}),
     Family("efficientvit_mit", "efficientvit_b0", {"depths": (1, 1, 1, 1, 1)}),
@@ -105,14 +116,14 @@ FAMILIES = [
     Family(
         "mlp_mixer",
         mlp_mixer.MlpMixer,
-        {"num_blocks": 2, "embed_dim": 16, "mlp_ratio": 4, "block_layer": mlp_mixer.ResBlock, "norm_layer": mlp_mixer.Affine},
+        SMALL_MIXER | {"block_layer": mlp_mixer.ResBlock, "norm_layer": mlp_mixer.Affine},
         True,
         note="resmlp",
     ),
     Family(
         "mlp_mixer",
         mlp_mixer.MlpMixer,
-        {"num_blocks": 2, "embed_dim": 16, "mlp_ratio": 4, "block_layer": mlp_mixer.SpatialGatingBlock, "mlp_layer": timm.layers.GatedMlp},
+        SMALL_MIXER | {"block_layer": mlp_mixer.SpatialGatingBlock, "mlp_layer": timm.layers.GatedMlp},
         True,
         note="gmlp",
     ),
@@ -149,9 +160,9 @@ FAMILIES = [
     Family("sknet", "skresnet18", {"layers": ONES, "channels": (16, 24, 32, 40)}),
     Family("starnet", "starnet_s050"),
     Family("swiftformer", "swiftformer_xs", {"layers": ONES, "embed_dims": NARROW}),
-    Family("swin_transformer", "swin_tiny_patch4_window7_224", {"embed_dim": 16, "depths": (2, 2), "num_heads": (2, 2), "window_size": 4}, True),
-    Family("swin_transformer_v2", "swinv2_tiny_window8_256", {"embed_dim": 16, "depths": (2, 2), "num_heads": (2, 2), "window_size": 4}, True),
-    Family("swin_transformer_v2_cr", "swinv2_cr_tiny_224", {"embed_dim": 16, "depths": (2, 2), "num_heads": (2, 2), "window_size": 4}, True),
+    Family("swin_transformer", "swin_tiny_patch4_window7_224", SMALL_SWIN, True),
+    Family("swin_transformer_v2", "swinv2_tiny_window8_256", SMALL_SWIN, True),
+    Family("swin_transformer_v2_cr", "swinv2_cr_tiny_224", SMALL_SWIN, True),
     Family(
         "tiny_vit",
         "tiny_vit_5m_224",

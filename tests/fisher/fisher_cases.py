@@ -11,11 +11,11 @@ from anchored.compat import prepare_torchvision
 
 prepare_torchvision()
 
-from anchored.fisher.check import curved, randomised  # noqa: E402
-
 from timm.layers import LayerNorm2d, LayerScale2d  # noqa: E402
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet  # noqa: E402
 from timm.models.vision_transformer import VisionTransformer  # noqa: E402
+
+from anchored.fisher.check import curved, randomised  # noqa: E402
 
 IMAGES = 5
 

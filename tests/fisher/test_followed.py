@@ -43,8 +43,8 @@ def heads(x: Tensor) -> Tensor:
 
 
 def by_attention(x: Tensor, p: Tensor) -> Tensor:
-    x = heads(x)
-    return F.scaled_dot_product_attention(x, x * 0.5, x, attn_mask=p[:, [0, 1, 2, 2, 1, 0, 0, 0, 1]].view(1, 2, 3, 3)).transpose(1, 2).flatten(2)
+    x, bias = heads(x), p[:, [0, 1, 2, 2, 1, 0, 0, 0, 1]].view(1, 2, 3, 3)
+    return F.scaled_dot_product_attention(x, x * 0.5, x, attn_mask=bias).transpose(1, 2).flatten(2)
 
 
 def pooled(x: Tensor, p: Tensor) -> Tensor:
@@ -85,7 +85,10 @@ ACTS = {
     "group norm": ((3,), lambda x, p: F.group_norm(x, 1, p, p)),
     "batch norm": ((3,), lambda x, p: F.batch_norm(x, p.detach() * 0 + 0.1, p.detach() * 0 + 0.7, p, p)),
     "convolution": ((3, 3, 3), lambda x, p: F.conv1d(x, p, padding=1)),
-    "standardised convolution": ((3, 1, 3, 3), lambda x, p: F.conv2d(x[:, :, None], (p - p.mean()) / p.std(), padding=1, groups=3)[:, :, 0]),
+    "standardised convolution": (
+        (3, 1, 3, 3),
+        lambda x, p: F.conv2d(x[:, :, None], (p - p.mean()) / p.std(), padding=1, groups=3)[:, :, 0],
+    ),
     "plain convolution": ((3, 3, 1, 3), lambda x, p: F.conv2d(x[:, :, None], p, padding=(0, 1), stride=(1, 1))[:, :, 0]),
     "same convolution": ((3, 3, 1, 3), lambda x, p: F.conv2d(x[:, :, None], p, padding="same")[:, :, 0]),
     "written into zeros": ((6,), lambda x, p: x * torch.zeros(3, 6, dtype=x.dtype).index_fill(1, torch.tensor([1]), 1.0) * p),

@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 import torch.nn.functional as F
-from fisher_cases import CASES, assert_equal_per_tensor, random, randomised, vit
+from fisher_cases import CASES, assert_equal_per_tensor, random, randomised
 from timm.layers import DropPath, LayerNorm2d
 from torch import nn
 
@@ -109,7 +109,7 @@ class Hiding(nn.Module):
 def test_a_use_that_nothing_sees_is_found_by_autograd():
     """Every gradient of the first image is compared: gamma has one use that is followed, and one that is not."""
     text = refused(UncoveredParameters, Hiding())
-    assert re.match(r"the rules and autograd disagree on the first image for 1 of 5 parameters: gamma \(relative error [\d.e+-]+\)\.", text)
+    assert "the rules and autograd disagree on the first image for 1 of 5 parameters: gamma (relative error " in text
     model, batch = randomised(Hiding()), random(4, 6)
     fisher = diagonal_fisher(model, [batch], sums, dtype=torch.float64)
     assert fisher.backend == "loop"

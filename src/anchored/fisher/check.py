@@ -2,9 +2,10 @@
 
     error(p) = max |F_hooks(p) - F_loop(p)| / max |F_loop(p)|
 
-Parameters are random, because timm starts many branches at zero, where every error hides. The smallest input that the model takes is
-used: exactness does not depend on the size. A tensor whose gradient is zero by symmetry (the bias of a key in softmax attention) is
-rounding noise in both; below `NOISE` of the largest gradient of the model it is compared with that bound instead of itself.
+Parameters are random, because timm starts many branches at zero, where every error hides. The smallest input that the model takes
+is used: exactness does not depend on the size. A tensor whose gradient is zero by symmetry (the bias of a key in softmax attention)
+is rounding noise in both; below `NOISE` of the largest gradient of the model it is compared with that bound instead of itself, and
+named.
 """
 
 import difflib
@@ -13,14 +14,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from io import StringIO
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from anchored.compat import prepare_torchvision
-from anchored.errors import AnchoredError, ConfigError, NumericalError
-from anchored.fisher.errors import CoupledImages, UncoveredParameters
+from anchored.errors import ConfigError, NumericalError
+from anchored.fisher.errors import ChangedInPlace, CoupledImages, UncoveredParameters
 from anchored.fisher.guards import forget_cached_parameters
 from anchored.fisher.hooks import Hooks
 from anchored.fisher.loop import Loop
@@ -36,7 +37,8 @@ class Check:
     """What was found for one model.
 
     backend: "hooks" or "loop". error, worst: the largest relative error and the tensor that has it. refusal: why hooks cannot
-    vouch for the model, parameters by name; empty if it can. unused: parameters that the features do not depend on.
+    vouch for the model, parameters by name; empty if it can. unused: parameters that the features do not depend on. silent: those
+    whose gradient is rounding noise.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Check:
     over_plain: float = 0.0
     refusal: str = ""
     unused: list[str] = field(default_factory=list)
+    silent: list[str] = field(default_factory=list)
 
     @property
     def exact(self) -> bool:
@@ -69,7 +72,9 @@ def check_models(names: Sequence[str], *, images: int = 3, fallback: str = "") -
     """One `Check` a model, in order.
 
     Args:
-        names: of timm. images: in the batch, each with two views. fallback: "loop" computes models without full coverage by the loop.
+        names: of timm.
+        images: in the batch, each with two views.
+        fallback: "loop" computes models without full coverage by the loop.
 
     Raises:
         ConfigError: timm has no such model (with the nearest names), or cannot build it.
@@ -117,6 +122,7 @@ def check_table(checks: Sequence[Check]) -> str:
     head = ["family/model", "px", "backend", "covered", "worst error", "in", "time / loop", "time / step", "verdict"]
     notes = [f"{check.name}: {check.refusal}" for check in checks if check.refusal]
     notes += [f"{check.name}: not used by its features, frozen: {', '.join(check.unused)}" for check in checks if check.unused]
+    notes += [f"{check.name}: gradient zero up to rounding: {', '.join(check.silent)}" for check in checks if check.silent]
     return "\n\n".join([tabulate(rows, head, disable_numparse=True), *notes])
 
 
@@ -184,15 +190,34 @@ def features_loss(model: nn.Module, views: Tensor) -> Tensor:
 
 def relative_errors(actual: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, float]:
     """Per tensor; see the formula above."""
-    floor = max((float(tensor.max()) for tensor in expected.values()), default=0.0) * NOISE**2
+    floor = _floor(expected)
     return {
         name: float((actual[name] - tensor).abs().max()) / max(float(tensor.max()), floor, 1e-300)
         for name, tensor in expected.items()
     }
 
 
-def compare(model: nn.Module, batch: Tensor, loss: Callable[[nn.Module, Any], Tensor]) -> tuple[dict[str, float], float, float]:
-    """Errors of hooks against the loop by tensor, and the times of hooks over those of the loop and of a training step.
+def silent_tensors(expected: Mapping[str, Tensor]) -> list[str]:
+    """Those whose gradient is zero up to rounding: by symmetry, or because nothing of it arrives."""
+    floor = _floor(expected)
+    return [name for name, tensor in expected.items() if float(tensor.max()) <= floor]
+
+
+def _floor(expected: Mapping[str, Tensor]) -> float:
+    return max((float(tensor.max()) for tensor in expected.values()), default=0.0) * NOISE**2
+
+
+class Comparison(NamedTuple):
+    """Errors of hooks against the loop by tensor, tensors without a gradient, and the time of hooks over two others."""
+
+    errors: dict[str, float]
+    silent: list[str]
+    over_loop: float
+    over_plain: float
+
+
+def compare(model: nn.Module, batch: Tensor, loss: Callable[[nn.Module, Any], Tensor]) -> Comparison:
+    """Measures `batch` by hooks, by the loop, and by an ordinary forward and backward pass.
 
     Raises:
         UncoveredParameters: hooks cannot vouch for the model.
@@ -209,7 +234,7 @@ def compare(model: nn.Module, batch: Tensor, loss: Callable[[nn.Module, Any], Te
         one_by_one = _timed(lambda: loop.add(batch, loss, 0))
         loop.close()
         step = min(_timed(lambda: _gradients(model, batch, loss)) for _ in range(2))
-    return relative_errors(sums, loop.sums), batched / one_by_one, batched / step
+    return Comparison(relative_errors(sums, loop.sums), silent_tensors(loop.sums), batched / one_by_one, batched / step)
 
 
 def freeze_unused(model: nn.Module, batch: Tensor, loss: Callable[[nn.Module, Any], Tensor]) -> list[str]:
@@ -239,12 +264,16 @@ def _check(name: str, images: int, fallback: str) -> Check:
     unused = freeze_unused(model, batch, features_loss)
     total = sum(1 for parameter in model.parameters() if parameter.requires_grad)
     try:
-        errors, over_loop, over_plain = compare(model, batch, features_loss)
-    except (UncoveredParameters, CoupledImages) as error:
-        found = Check(name, family, size, total, 0, "hooks", refusal=error.message, unused=unused)
+        result = compare(model, batch, features_loss)
+    except (UncoveredParameters, CoupledImages, ChangedInPlace) as error:
+        covered = total - len(error.names) if isinstance(error, UncoveredParameters) else 0
+        found = Check(name, family, size, total, covered, "hooks", refusal=error.message, unused=unused)
         return found if not fallback else _by_loop(found, model, batch)
-    worst = max(errors, key=errors.__getitem__)
-    return Check(name, family, size, total, total, "hooks", errors[worst], worst, over_loop, over_plain, "", unused)
+    worst = max(result.errors, key=result.errors.__getitem__)
+    return Check(
+        name, family, size, total, total, "hooks", result.errors[worst], worst, result.over_loop, result.over_plain,
+        unused=unused, silent=result.silent,
+    )  # fmt: skip
 
 
 def _by_loop(found: Check, model: nn.Module, batch: Tensor) -> Check:
@@ -280,7 +309,7 @@ def _timed(work: Callable[[], Any]) -> float:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """timm prints and warns while it tries sizes."""
+    """For timm, which prints and warns while it tries sizes."""
     import logging
     import warnings
 
@@ -292,6 +321,3 @@ def _quiet() -> Iterator[None]:
             yield
         finally:
             logging.disable(before)
-
-
-__all__ = ["AnchoredError", "Check", "build", "check_models", "check_table", "compare", "curved", "randomised", "require_exact"]

@@ -18,7 +18,14 @@ class ForeignFisher(InputError):
 
 
 class UncoveredParameters(ConfigError):
-    """The batched backend cannot vouch for a parameter."""
+    """The batched backend cannot vouch for a parameter.
+
+    names: of the parameters at fault.
+    """
+
+    def __init__(self, message: str, hint: str = "", names: Iterable[str] = ()) -> None:
+        super().__init__(message, hint)
+        self.names = list(names)
 
 
 class TrainingMode(ConfigError):

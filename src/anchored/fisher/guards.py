@@ -92,7 +92,8 @@ def require_agreement(squares: Mapping[str, Tensor], truth: Mapping[str, Tensor]
     """What the rules made of the first image must be what autograd makes of it; nothing that a rule does not see stays unseen.
 
     Args:
-        squares: by the rules. truth: by autograd; a parameter without an entry has no gradient.
+        squares: by the rules.
+        truth: by autograd; a parameter without an entry has no gradient.
         rounding: of the coarsest dtype in the network. Far larger differences are no rounding.
 
     Raises:
@@ -101,17 +102,19 @@ def require_agreement(squares: Mapping[str, Tensor], truth: Mapping[str, Tensor]
     tolerance, nothing = (1e-7, 1e-12) if rounding < 1e-10 else (2e-2, 1e-5) if rounding < 1e-5 else (0.5, 1e-2)
     # A gradient that is zero by symmetry, like that of the bias of a key, is rounding noise on both sides.
     largest = max((float(square.max()) for square in truth.values() if square.numel()), default=0.0)
-    wrong = []
+    wrong = {}
     for name, square in squares.items():
         expected = truth.get(name, torch.zeros_like(square))
         scale = max(float(expected.max()), largest * nothing**2) if expected.numel() else 0.0
         error = float((square - expected).abs().max()) / scale if scale else 0.0
         if error > tolerance:
-            wrong.append(f"{name} (relative error {error:.1e})")
+            wrong[name] = f"{name} (relative error {error:.1e})"
     if wrong:
         raise UncoveredParameters(
-            f"the rules and autograd disagree on the first image for {len(wrong)} of {len(squares)} parameters: {'; '.join(wrong)}.",
+            f"the rules and autograd disagree on the first image for {len(wrong)} of {len(squares)} parameters: "
+            f"{'; '.join(wrong.values())}.",
             'these parameters are used in a way that no rule sees; backend="loop" is exact for any model.',
+            names=wrong,
         )
 
 

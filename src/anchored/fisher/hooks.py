@@ -256,8 +256,8 @@ class Hooks:
             if "inplace operation" not in str(error):
                 raise
             return {}, torch.full_like(losses, torch.nan)  # the measurement finds it as well, and names the layer
-        squares = {name: g.to(self.sums[name].dtype).square_() for name, g in zip(self.sums, gradients, strict=True) if g is not None}
-        return squares, losses.detach()
+        found = {name: gradient for name, gradient in zip(self.sums, gradients, strict=True) if gradient is not None}
+        return {name: gradient.to(self.sums[name].dtype).square_() for name, gradient in found.items()}, losses.detach()
 
     def _require_use(self, problems: Mapping[str, str]) -> None:
         if problems:
@@ -265,6 +265,7 @@ class Hooks:
                 f"no exact batched rule for {len(problems)} of {len(self.sums)} parameters: "
                 f"{'; '.join(f'{name} ({why})' for name, why in problems.items())}.",
                 'backend="loop" is exact for any model.',
+                names=problems,
             )
         used = frozenset().union(*(names for site in self._sites for names in site.names))
         used |= {name for tap in self._taps if tap.calls for name in tap.layer.parameters.values()}
@@ -273,6 +274,7 @@ class Hooks:
             raise UncoveredParameters(
                 f"never used by the loss: {listed(unused)}.",
                 'freeze these with requires_grad_(False), or take backend="loop", which gives them a Fisher of zero.',
+                names=unused,
             )
         if not self._started:
             raise BadLoss("the images of the batch require gradients.", "detach them.")

@@ -3,8 +3,8 @@
     p -> q = f(p)                     computed from parameters alone: one small graph, no images in it
     out = function(x, q)              the first tensor with rows of images: a `Use`, whose gradient divides into images
 
-Every torch function that Python calls passes here. A tensor is a constant (from buffers, frozen parameters and factories alone), a root
-(from constants and followed parameters) or unknown. Unknown means images: whatever is not proved to be free of them counts as theirs.
+Every torch function that Python calls passes here. A tensor is a constant (from buffers, frozen parameters and factories alone), a
+root (from constants and followed parameters) or unknown. Unknown means images: what is not proved free of them counts as theirs.
 What the mode cannot see (scripted code, custom autograd functions) is found by the comparison with autograd, see `hooks.py`.
 """
 
@@ -102,7 +102,8 @@ class Trace(TorchFunctionMode):
             return self._without_images(func, args, kwargs, names)
         if not torch.is_grad_enabled() or not names:
             result = func(*args, **kwargs)
-            self._note_outside(tensors, func, result)
+            if isinstance(result, Tensor | tuple | list):
+                self._note_outside(tensors, func)
             if _is_inplace(func):
                 self._known.pop(id(tensors[0]), None)  # images were written into a constant
             return result
@@ -112,8 +113,8 @@ class Trace(TorchFunctionMode):
         args, kwargs = mapped((args, kwargs), self._alias)
         result = func(*args, **kwargs)
         tensors = tensors_in((args, kwargs))
-        if torch.is_grad_enabled():
-            self._note_outside(tensors, func, result)
+        if isinstance(result, Tensor | tuple | list):
+            self._note_outside(tensors, func)
         for tensor in tensors_in(result):
             entry = Known(tensor, names if tensor.requires_grad else NO_NAMES, self._copied(func, args, tensor))
             self._known[id(tensor)] = entry
@@ -122,7 +123,7 @@ class Trace(TorchFunctionMode):
         return result
 
     def _meeting(self, func: Any, args: Any, kwargs: Any, tensors: Any, entries: Any, names: frozenset[str]) -> Any:
-        self._note_outside(tensors, func, args[0] if args else None)
+        self._note_outside(tensors, func)
         if func in REWRITES:
             try:
                 with self:
@@ -158,8 +159,11 @@ class Trace(TorchFunctionMode):
         rows = max(counts, default=0)
         if not rows or not counts <= {1, rows}:
             return None
-        if func in _PRODUCTS and (rank < 3 or any(e and e.names and t.ndim < (3 if i else 2) for i, (t, e) in enumerate(zip(tensors, entries, strict=True)))):
-            return None
+        if func in _PRODUCTS:
+            # Matrices on the right have a product rule; on the left, and in stacks, matmul broadcasts them.
+            least = [2, 3]
+            if rank < 3 or any(e and e.names and t.ndim < m for t, e, m in zip(tensors, entries, least, strict=False)):
+                return None
         if func in _JOINING and _axis(func, args, kwargs) % (rank + (func is torch.stack)) == 0:
             return None
         if _is_inplace(func) and entries[0] is not None:
@@ -211,9 +215,9 @@ class Trace(TorchFunctionMode):
         entry = self._known.get(id(tensor))
         return tensor if entry is None else entry.tensor
 
-    def _note_outside(self, tensors: Sequence[Tensor], func: Any, result: Any) -> None:
+    def _note_outside(self, tensors: Sequence[Tensor], func: Any) -> None:
         """Parameters of layers with rules that take part in a computation while their own layer is not running."""
-        if not torch.is_grad_enabled() or func in _NO_COMPUTATION or not isinstance(result, Tensor | tuple | list):
+        if not torch.is_grad_enabled() or func in _NO_COMPUTATION:
             return
         for tensor in tensors:
             name, module = self._owner.get(id(tensor), ("", None))
@@ -270,12 +274,13 @@ _SHAPE_ONLY = {T.type_as, T.expand_as, T.view_as, T.reshape_as, T.to} | {
 }
 _COPYING = {T.expand, T.expand_as, T.repeat, torch.tile, T.tile, torch.broadcast_to, T.broadcast_to}
 _BROADCASTING = {
-    *(torch.add, T.add, T.add_, torch.sub, T.sub, T.sub_, torch.rsub, T.__rsub__, torch.mul, T.mul, T.mul_, torch.div, T.div, T.div_),
+    *(torch.add, T.add, T.add_, torch.sub, T.sub, T.sub_, torch.rsub, T.__rsub__),
+    *(torch.mul, T.mul, T.mul_, torch.div, T.div, T.div_),
     *(torch.multiply, T.multiply, torch.subtract, T.subtract, torch.true_divide, T.true_divide, T.__rdiv__, T.__rtruediv__),
     *(torch.pow, T.pow, T.__rpow__, torch.maximum, T.maximum, torch.minimum, T.minimum, torch.where, T.where),
     *(torch.lerp, T.lerp, torch.addcmul, T.addcmul, F.scaled_dot_product_attention, T.masked_fill, torch.masked_fill),
 }
-_PRODUCTS = {torch.matmul, T.matmul, T.__matmul__, T.__rmatmul__, torch.bmm, T.bmm}
+_PRODUCTS = {torch.matmul, T.matmul, T.__matmul__, torch.bmm, T.bmm}
 _JOINING = {torch.cat, torch.concat, torch.concatenate, torch.stack, torch.hstack}
 # These read a parameter without a gradient: its value by another name, or facts about it.
 _NO_COMPUTATION = {

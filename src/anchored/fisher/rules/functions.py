@@ -19,10 +19,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from anchored.fisher.errors import UncoveredParameters
 from anchored.fisher.rules.conv import conv2d
 from anchored.fisher.rules.products import add_outer_squares, reached_tokens
 from anchored.fisher.rules.registry import Call
 from anchored.fisher.rules.rows import channels_last, joined
+
+IsRoot = Callable[[Tensor], bool]
 
 
 class Use:
@@ -58,6 +61,7 @@ class Copies(Use):
         self._aligned = aligned
 
     def per_image(self, index: int, g: Tensor, images: int, part: slice) -> Tensor:
+        """See `Use`."""
         root = self.roots[0]
         rows = g.unflatten(0, (images, -1))[part]
         if not self._aligned:
@@ -78,6 +82,7 @@ class Linear(Use):
         self._transposed = transposed
 
     def per_image(self, index: int, g: Tensor, images: int, part: slice) -> Tensor:
+        """See `Use`."""
         dtype = self.roots[index].dtype
         g = joined([g], images)[part]
         if not self._weight(index):
@@ -86,9 +91,11 @@ class Linear(Use):
         return torch.bmm(a.transpose(1, 2), g) if self._transposed else torch.bmm(g.transpose(1, 2), a)
 
     def product(self, index: int) -> Hashable | None:
+        """See `Use`."""
         return ("linear", self._transposed) if self._weight(index) else None
 
     def add_products(self, index: int, uses: Sequence[tuple[Use, Tensor]], images: int, acc: Tensor) -> None:
+        """See `Use`."""
         a = joined([use.inputs[0] for use, _ in uses], images)
         a, g = reached_tokens(a, joined([g for _, g in uses], images))
         add_outer_squares(acc, *((g, a) if self._transposed else (a, g)))
@@ -107,6 +114,7 @@ class Convolution(Use):
         self._settings = settings
 
     def per_image(self, index: int, g: Tensor, images: int, part: slice) -> Tensor:
+        """See `Use`."""
         if self._kind[index] == "bias":
             return joined([channels_last(g)], images)[part].sum(1)
         dims = len(self._shape) - 2
@@ -123,11 +131,13 @@ class Convolution(Use):
         return torch.stack(per_image)
 
     def product(self, index: int) -> Hashable | None:
+        """See `Use`."""
         if self._kind[index] == "bias" or len(self._shape) != 4:
             return None
         return ("convolution", *(_several(value, 2) for value in self._settings.values()))
 
     def add_products(self, index: int, uses: Sequence[tuple[Use, Tensor]], images: int, acc: Tensor) -> None:
+        """See `Use`."""
         settings, groups = self._settings, self._settings["groups"]
         out, into, *kernel = self._shape
         size = (kernel[0], kernel[1])
@@ -143,6 +153,7 @@ class Normalisation(Use):
         self._xhat, self._channels, self._kind = xhat, channels, list(roots)
 
     def per_image(self, index: int, g: Tensor, images: int, part: slice) -> Tensor:
+        """See `Use`."""
         each = len(g) // images
         rows = slice(part.start * each, part.stop * each)
         g = g[rows]
@@ -156,7 +167,7 @@ class Normalisation(Use):
 class Repeated(Use):
     """Any function that treats the rows of images one by one: it is called again for the rows of one image."""
 
-    def __init__(self, function: Callable[..., Any], args: Any, kwargs: Any, is_root: Callable[[Tensor], bool], out: Tensor) -> None:
+    def __init__(self, function: Callable[..., Any], args: Any, kwargs: Any, is_root: IsRoot, out: Tensor) -> None:
         tensors = list(tensors_in((args, kwargs)))
         roots = list({id(tensor): tensor for tensor in tensors if is_root(tensor)}.values())
         rows = list({id(tensor): tensor.detach() for tensor in tensors if not is_root(tensor)}.values())
@@ -170,8 +181,9 @@ class Repeated(Use):
         self._sliced: tuple[bool, ...] = ()
 
     def per_image(self, index: int, g: Tensor, images: int, part: slice) -> Tensor:
-        if self._images != images:
-            self._divide(images)
+        """See `Use`."""
+        if self._images != images and not self._divide(images):
+            raise UncoveredParameters(f"the rows of {self.name} are not those of images.", 'backend="loop" is exact for any model.')
         out = []
         for image in range(*part.indices(images)):
             with torch.enable_grad():
@@ -190,7 +202,7 @@ class Repeated(Use):
 
     def fits(self, images: int) -> bool:
         """Whether there is a way to cut the arguments into images that gives the rows of the first image."""
-        return bool(self._divide(images) or images == 1)
+        return self._divide(images)
 
     def _divide(self, images: int) -> bool:
         """Finds which arguments have rows of images: the first choice that reproduces the first image's rows."""
@@ -210,7 +222,8 @@ class Repeated(Use):
                     value, _ = self._call(0, images, sliced)
                 except (RuntimeError, IndexError, ValueError):
                     continue
-                if isinstance(value, Tensor) and value.shape == wanted.shape and torch.allclose(value, wanted, rtol=1e-3, atol=1e-5):
+                same = isinstance(value, Tensor) and value.shape == wanted.shape
+                if same and torch.allclose(value, wanted, rtol=1e-3, atol=1e-5):
                     self._sliced = sliced
                     return True
         return False
@@ -259,13 +272,13 @@ def mapped(value: Any, change: Callable[[Any], Any]) -> Any:
     return value
 
 
-def use_of(function: Any, args: Any, kwargs: Any, is_root: Callable[[Tensor], bool]) -> Use | None:
+def use_of(function: Any, args: Any, kwargs: Any, is_root: IsRoot) -> Use | None:
     """The closed form of this call, if `function` has one and its roots stand where that form expects them."""
     build = _CLOSED.get(function)
     return build(args, kwargs, is_root) if build is not None else None
 
 
-def _linear(args: Any, kwargs: Any, is_root: Callable[[Tensor], bool]) -> Use | None:
+def _linear(args: Any, kwargs: Any, is_root: IsRoot) -> Use | None:
     bound = _bound(("input", "weight", "bias"), args, kwargs)
     x, weight, bias = bound["input"], bound["weight"], bound.get("bias")
     if is_root(x) or x.ndim < 2:
@@ -273,13 +286,13 @@ def _linear(args: Any, kwargs: Any, is_root: Callable[[Tensor], bool]) -> Use | 
     return Linear(x.detach(), weight if is_root(weight) else None, bias if bias is not None and is_root(bias) else None)
 
 
-def _matmul(args: Any, kwargs: Any, is_root: Callable[[Tensor], bool]) -> Use | None:
+def _matmul(args: Any, kwargs: Any, is_root: IsRoot) -> Use | None:
     if len(args) != 2 or is_root(args[0]) or args[0].ndim < 2 or args[1].ndim != 2:
         return None
     return Linear(args[0].detach(), args[1], None, transposed=True)
 
 
-def _convolution(args: Any, kwargs: Any, is_root: Callable[[Tensor], bool]) -> Use | None:
+def _convolution(args: Any, kwargs: Any, is_root: IsRoot) -> Use | None:
     names = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
     bound = dict(stride=1, padding=0, dilation=1, groups=1) | _bound(names, args, kwargs)
     x, weight = bound["input"], bound["weight"]
@@ -289,7 +302,7 @@ def _convolution(args: Any, kwargs: Any, is_root: Callable[[Tensor], bool]) -> U
 
 
 def _norm(function: Callable[..., Tensor], names: Sequence[str], channels: int | None) -> Callable[..., Use | None]:
-    def build(args: Any, kwargs: Any, is_root: Callable[[Tensor], bool]) -> Use | None:
+    def build(args: Any, kwargs: Any, is_root: IsRoot) -> Use | None:
         bound = _bound(names, args, kwargs)
         x = bound.pop("input")
         roots = _affine(bound, is_root)
@@ -301,7 +314,7 @@ def _norm(function: Callable[..., Tensor], names: Sequence[str], channels: int |
     return build
 
 
-_CLOSED: dict[Any, Callable[[Any, Any, Callable[[Tensor], bool]], Use | None]] = {
+_CLOSED: dict[Any, Callable[[Any, Any, IsRoot], Use | None]] = {
     F.linear: _linear,
     torch.matmul: _matmul,
     torch.mm: _matmul,
@@ -324,7 +337,7 @@ def _bound(names: Sequence[str], args: Any, kwargs: Any) -> dict[str, Any]:
     return dict(zip(names, args, strict=False)) | kwargs
 
 
-def _affine(bound: Mapping[str, Any], is_root: Callable[[Tensor], bool]) -> dict[str, Tensor]:
+def _affine(bound: Mapping[str, Any], is_root: IsRoot) -> dict[str, Tensor]:
     """The roots among weight and bias, which may be one and the same."""
     return {name: bound[name] for name in ("weight", "bias") if isinstance(bound.get(name), Tensor) and is_root(bound[name])}
 

@@ -1,6 +1,6 @@
 """Functions of torch that hide several steps, written out in steps that have rules.
 
-    multi-head attention = three linear layers, scaled dot-product attention, one linear layer
+multi-head attention = three linear layers, scaled dot-product attention, one linear layer
 """
 
 from collections.abc import Callable
