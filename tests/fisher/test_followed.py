@@ -225,6 +225,23 @@ def test_many_images_are_divided_into_parts(monkeypatch: pytest.MonkeyPatch):
         assert_native(Acting(*ACTS[act]), random(IMAGES, 2, 3, 6))
 
 
+@pytest.mark.parametrize("act", ["attention bias", "class token", "standardised linear", "einsum", "layer norm"])
+def test_bfloat16_autocast(act):
+    """Sums over tokens in 16 bit are far from exact in autograd's own gradients; that is no reason to refuse."""
+    model, views = randomised(Acting(*ACTS[act]), torch.float32), random(IMAGES, 2, 3, 6).float()
+
+    def loss(network, batch):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            out = network(batch.flatten(0, 1))
+        return curved(out.flatten(1).float(), len(batch))
+
+    exact = diagonal_fisher(model, [views], flat, backend="loop")
+    rounded = diagonal_fisher(model, [views], loss, backend="hooks")
+    assert all(tensor.dtype == torch.float32 for tensor in rounded.values())
+    for name in exact:
+        assert float(rounded[name].sum() / exact[name].sum()) == pytest.approx(1.0, abs=0.3), name
+
+
 def test_a_penalty_on_parameters_belongs_to_every_image():
     def loss(model, views):
         return flat(model, views) + model.p.square().sum()

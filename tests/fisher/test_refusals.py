@@ -115,6 +115,23 @@ def test_a_use_that_nothing_sees_is_found_by_autograd():
     assert fisher.backend == "loop"
 
 
+def test_a_lost_gradient_is_found_in_16_bit():
+    class Lost(nn.Linear):
+        def forward(self, x):
+            return Hidden.apply(super().forward(x), self.gamma)
+
+    model = Lost(6, 2)
+    model.gamma = nn.Parameter(torch.full((2,), 0.5))
+    model = nn.Sequential(nn.Linear(6, 6), model)
+
+    def loss(network, batch):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            out = network(batch)
+        return out.float().square().sum(1) + 0.0 * network[1].gamma.sum()
+
+    assert "1.gamma (relative error 1.0e+00)" in refused(UncoveredParameters, model, loss=loss)
+
+
 def test_a_wrong_rule_is_found_by_autograd(monkeypatch):
     """Such as one for a layer that another version of its library computes differently."""
     from anchored.fisher.rules import linear, registry

@@ -156,9 +156,9 @@ class Normalisation(Use):
         """See `Use`."""
         each = len(g) // images
         rows = slice(part.start * each, part.stop * each)
-        g = g[rows]
+        g = g[rows].to(self.roots[index].dtype)
         if self._kind[index] == "weight":
-            g = g * self._xhat(self.inputs[0][rows])
+            g = g * self._xhat(self.inputs[0][rows].to(g.dtype))
         shape = self.roots[index].shape
         g = g.flatten(g.ndim - len(shape)) if self._channels is None else g.movedim(self._channels, -1)
         return g.reshape(len(range(*part.indices(images))), -1, shape.numel()).sum(1).reshape(-1, *shape)
@@ -177,6 +177,12 @@ class Repeated(Use):
         self.name = getattr(function, "__name__", str(function))
         self._function = function
         self._template = mapped((args, kwargs), lambda tensor: _Slot(order[id(tensor)]))
+        device = out.device.type
+        self._precision = {
+            "device_type": device,
+            "enabled": torch.is_autocast_enabled(device),
+            "dtype": torch.get_autocast_dtype(device),
+        }
         self._images = 0
         self._sliced: tuple[bool, ...] = ()
 
@@ -223,7 +229,7 @@ class Repeated(Use):
                 except (RuntimeError, IndexError, ValueError):
                     continue
                 same = isinstance(value, Tensor) and value.shape == wanted.shape
-                if same and torch.allclose(value, wanted, rtol=1e-3, atol=1e-5):
+                if same and torch.allclose(value, wanted, rtol=max(1e-3, 4 * _rounding(wanted)), atol=1e-5):
                     self._sliced = sliced
                     return True
         return False
@@ -236,7 +242,8 @@ class Repeated(Use):
         leaves = [tensor.requires_grad_() for tensor in arguments[: len(self.roots)]]
         rest = arguments[len(self.roots) :]
         args, kwargs = mapped(self._template, lambda slot: leaves[-1 - slot.index] if slot.index < 0 else rest[slot.index])
-        return self._function(*args, **kwargs), leaves
+        with torch.autocast(**self._precision):  # as in the call that is repeated
+            return self._function(*args, **kwargs), leaves
 
 
 class _Slot:
@@ -340,6 +347,10 @@ def _bound(names: Sequence[str], args: Any, kwargs: Any) -> dict[str, Any]:
 def _affine(bound: Mapping[str, Any], is_root: IsRoot) -> dict[str, Tensor]:
     """The roots among weight and bias, which may be one and the same."""
     return {name: bound[name] for name in ("weight", "bias") if isinstance(bound.get(name), Tensor) and is_root(bound[name])}
+
+
+def _rounding(tensor: Tensor) -> float:
+    return torch.finfo(tensor.dtype).eps if tensor.is_floating_point() else 0.0
 
 
 def _several(value: Any, dims: int) -> tuple[int, ...]:
