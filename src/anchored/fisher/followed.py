@@ -98,7 +98,7 @@ def _add_direct(uses: Sequence[tuple[Use, int, Tensor]], images: int, acc: Tenso
         first.add_products(index, [(use, g) for use, _, g in uses], images, acc)
         return
     for part in _parts(images, acc.numel()):
-        add_vector_squares(acc.view(-1), _total(uses, images, part).flatten(1)[:, None])
+        add_vector_squares(acc, _total(uses, images, part).reshape(-1, 1, *acc.shape))
 
 
 def _total(uses: Sequence[tuple[Use, int, Tensor]], images: int, part: slice) -> Tensor:
