@@ -4,8 +4,8 @@
 
 Parameters are random, because timm starts many branches at zero, where every error hides. The smallest input that the model takes
 is used: exactness does not depend on the size. A tensor whose gradient is zero by symmetry (the bias of a key in softmax attention)
-is rounding noise in both; below `NOISE` of the largest gradient of the model it is compared with that bound instead of itself, and
-named.
+is rounding noise in both; where they disagree below `NOISE` of the largest gradient of the model, that bound takes the place of
+max |F_loop(p)|, and the tensor is named.
 """
 
 import difflib
@@ -162,7 +162,8 @@ def randomised(model: nn.Module, dtype: torch.dtype = torch.float64, seed: int =
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            vector = parameter.ndim == 1 and name.endswith("weight")
+            # Vectors of weights, and single numbers, scale what passes: around zero they would close the branch.
+            vector = parameter.numel() == 1 or (parameter.ndim == 1 and name.endswith("weight"))
             matrix = parameter.ndim > 1 and name.endswith("weight")
             scale = min(0.2, (parameter.numel() / parameter.shape[0]) ** -0.5) if matrix else 0.2
             parameter.copy_((0.8 if vector else 0.0) + scale * torch.randn(parameter.shape, generator=generator))
@@ -188,23 +189,20 @@ def features_loss(model: nn.Module, views: Tensor) -> Tensor:
     return sum((curved(part.flatten(1), len(views)) for part in outs), torch.zeros(()))
 
 
-def relative_errors(actual: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, float]:
-    """Per tensor; see the formula above."""
-    floor = _floor(expected)
-    return {
-        name: float((actual[name] - tensor).abs().max()) / max(float(tensor.max()), floor, 1e-300)
-        for name, tensor in expected.items()
-    }
-
-
-def silent_tensors(expected: Mapping[str, Tensor]) -> list[str]:
-    """Those whose gradient is zero up to rounding: by symmetry, or because nothing of it arrives."""
-    floor = _floor(expected)
-    return [name for name, tensor in expected.items() if float(tensor.max()) <= floor]
-
-
-def _floor(expected: Mapping[str, Tensor]) -> float:
-    return max((float(tensor.max()) for tensor in expected.values()), default=0.0) * NOISE**2
+def relative_errors(actual: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> tuple[dict[str, float], list[str]]:
+    """Per tensor, see the formula above; and the tensors whose gradient is zero up to rounding, or zero."""
+    floor = max((float(tensor.max()) for tensor in expected.values()), default=0.0) * NOISE**2
+    errors, silent = {}, []
+    for name, tensor in expected.items():
+        difference, largest = float((actual[name] - tensor).abs().max()), float(tensor.max())
+        # Small gradients that agree are no noise, however small.
+        if largest <= floor and difference > TOLERANCE * largest:
+            largest = floor
+            silent.append(name)
+        elif not largest:
+            silent.append(name)
+        errors[name] = difference / largest if difference else 0.0
+    return errors, silent
 
 
 class Comparison(NamedTuple):
@@ -234,7 +232,7 @@ def compare(model: nn.Module, batch: Tensor, loss: Callable[[nn.Module, Any], Te
         one_by_one = _timed(lambda: loop.add(batch, loss, 0))
         loop.close()
         step = min(_timed(lambda: _gradients(model, batch, loss)) for _ in range(2))
-    return Comparison(relative_errors(sums, loop.sums), silent_tensors(loop.sums), batched / one_by_one, batched / step)
+    return Comparison(*relative_errors(sums, loop.sums), batched / one_by_one, batched / step)
 
 
 def freeze_unused(model: nn.Module, batch: Tensor, loss: Callable[[nn.Module, Any], Tensor]) -> list[str]:

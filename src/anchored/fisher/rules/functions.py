@@ -178,11 +178,7 @@ class Repeated(Use):
         self._function = function
         self._template = mapped((args, kwargs), lambda tensor: _Slot(order[id(tensor)]))
         device = out.device.type
-        self._precision = {
-            "device_type": device,
-            "enabled": torch.is_autocast_enabled(device),
-            "dtype": torch.get_autocast_dtype(device),
-        }
+        self._precision = device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device)
         self._images = 0
         self._sliced: tuple[bool, ...] = ()
 
@@ -242,7 +238,7 @@ class Repeated(Use):
         leaves = [tensor.requires_grad_() for tensor in arguments[: len(self.roots)]]
         rest = arguments[len(self.roots) :]
         args, kwargs = mapped(self._template, lambda slot: leaves[-1 - slot.index] if slot.index < 0 else rest[slot.index])
-        with torch.autocast(**self._precision):  # as in the call that is repeated
+        with torch.autocast(*self._precision):  # as in the call that is repeated
             return self._function(*args, **kwargs), leaves
 
 
