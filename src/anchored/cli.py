@@ -254,6 +254,32 @@ def fim_check(
 
 
 @app.command()
+def fim_transfer(
+    fims: Annotated[list[str], typer.Argument(metavar="FIM...", help="Identities of FIMs in the plan; several are pooled.")],
+    seeds: Annotated[int | None, typer.Option("--seeds", min=1, help="Seeds of each FIM, instead of the settings'.")] = None,
+    settings: Annotated[Path | None, typer.Option("--settings", help="YAML file with other settings than the defaults.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder of the summary.")] = None,
+    plan: PlanFile = _PLAN,
+    root: Root = Path("."),
+    force: Force = False,
+) -> None:
+    """Check a FIM by reverse transfer: fine-tune on something unrelated, then measure the SSL task.
+
+    Reads results/fim/FIM and the backbone and datasets behind it. Writes results/transfer/FIM/{cells.parquet, record.json} and,
+    there or for several FIMs in results/transfer/pooled, {summary.md, summary.csv, reverse-transfer.svg, reverse-transfer.png}.
+    """
+
+    def run(paths: Paths, entries: dict) -> None:
+        from anchored.transfer.settings import read_settings
+        from anchored.transfer.step import fim_transfer as step
+
+        chosen = read_settings(settings)
+        step(entries, fims, paths, chosen.model_copy(update={"seeds": seeds}) if seeds else chosen, out=out, force=force)
+
+    _run("fim-transfer", "-".join(fims), plan, root, run)
+
+
+@app.command()
 def adopt(
     source: Annotated[str, typer.Option("--from", help="The engine that made the results: snakemake or dvc.")],
     plan: PlanFile = _PLAN,
