@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 
 from anchored.report.figures import COLOURS
 from anchored.transfer.settings import FREE, FROZEN, LOW_RATE
-from anchored.transfer.study import PRETRAINED, RANDOM
-from anchored.transfer.summary import ARMS, mean_frontiers
+from anchored.transfer.study import PRETRAINED, RANDOM, STEP
+from anchored.transfer.summary import ARMS, LEAST_DRIFT, mean_frontiers
 
 NAMES: Mapping[str, str] = {
     "ewc": "EWC (F as it is)",
@@ -45,7 +45,7 @@ def transfer_figure(cells: pl.DataFrame) -> Figure:
     _prices(axes[1, 0], cells)
     _predictions(axes[1, 1], cells)
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=5, fontsize=8, handlelength=2.6)
+    figure.legend(handles, labels, loc="outside upper center", ncols=4, fontsize=8, handlelength=2.6)
     return figure
 
 
@@ -59,9 +59,10 @@ def _two_tasks(axes: Axes, cells: pl.DataFrame, measure: str, unit: float, label
             100 * means["accuracy"].to_numpy(), unit * means[measure].to_numpy(), color=colour, marker=marker, linestyle=line,
             markersize=4, linewidth=1.3, label=NAMES[arm],
         )  # fmt: skip
-    for arm, name, dashes in ((PRETRAINED, "pre-trained", (6, 2)), (RANDOM, "random weights", (1, 2))):
-        level = unit * cells.filter(pl.col("arm") == arm)[measure].to_numpy().mean()
-        axes.axhline(level, color="#000000", linestyle=(0, dashes), linewidth=1.0, zorder=0, label=name)
+    pretrained, random = (unit * cells.filter(pl.col("arm") == arm)[measure].to_numpy().mean() for arm in (PRETRAINED, RANDOM))
+    axes.axhline(pretrained, color="#000000", linestyle=(0, (6, 2)), linewidth=1.0, zorder=0, label="pre-trained")
+    # Not a line: it lies so far from the curves that it would flatten them.
+    axes.text(0.02, 0.5, f"random weights: {random:.{1 if unit > 1 else 2}f}", transform=axes.transAxes, fontsize=8)
     axes.set_xlabel("accuracy on the unrelated target, test (%)")
     axes.set_ylabel(label)
 
@@ -93,11 +94,11 @@ def _prices(axes: Axes, cells: pl.DataFrame) -> None:
 
 def _predictions(axes: Axes, cells: pl.DataFrame) -> None:
     """Measured drift of the predictions against both second-order predictions."""
-    moved = cells.filter(pl.col("replicate").is_not_null(), pl.col("drift") > 0)
+    moved = cells.filter(pl.col("drift") > LEAST_DRIFT, pl.col("arm") != RANDOM)
     full = moved.filter(pl.col("full") > 0)
     axes.plot(
         full["full"].to_numpy(), full["drift"].to_numpy(), linestyle="none", marker=".", markersize=3, color="#bbbbbb",
-        label="½ δᵀGδ, whole matrix, all arms", zorder=1,
+        label="½ δᵀGδ, the whole matrix (all arms)", zorder=1,
     )  # fmt: skip
     for arm in ARMS:
         own = moved.filter(pl.col("arm") == arm, pl.col("diagonal") > 0)
@@ -106,10 +107,15 @@ def _predictions(axes: Axes, cells: pl.DataFrame) -> None:
             own["diagonal"].to_numpy(), own["drift"].to_numpy(), linestyle="none", marker=marker, markersize=3, color=colour,
             alpha=0.7, zorder=2,
         )  # fmt: skip
+    steps = moved.filter(pl.col("arm") == STEP)
+    axes.plot(
+        steps["diagonal"].to_numpy(), steps["drift"].to_numpy(), linestyle="none", marker="*", markersize=8, color="#000000",
+        label="½ Σ F δ², random steps", zorder=3,
+    )  # fmt: skip
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.axline((1e-3, 1e-3), (1, 1), color="#000000", linewidth=0.8)
-    axes.set_xlabel("predicted: ½ Σ F δ² of the stored diagonal (colours)")
+    axes.set_xlabel("predicted (nats); colours: ½ Σ F δ², the stored diagonal")
     axes.set_ylabel("measured: KL(pre-trained ‖ fine-tuned) (nats)")
     axes.set_title("Does the Fisher predict the drift? (line: equal)", fontsize=9)
     axes.legend(loc="lower right", fontsize=8)

@@ -115,8 +115,7 @@ class Retention:
         origin = {name: parameter.detach() for name, parameter in self.anchor.named_parameters()}
         delta = {name: parameter.detach() - origin[name] for name, parameter in model.named_parameters()}
         measured, predicted = [], []
-        # Fused attention has no forward-mode derivative.
-        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+        with torch.no_grad():
             for batch, before in zip(self._batches, self._predictions, strict=True):
                 chances = before.exp()
                 measured.append((chances * (before - self._log_probabilities(model, batch))).sum(-1))
@@ -124,7 +123,8 @@ class Retention:
                 def logits(parameters: dict[str, Tensor], batch: Mapping[str, Tensor] = batch) -> Tensor:
                     return self._logits(lambda views: functional_call(self.anchor, parameters, (views,)), batch)
 
-                change: Tensor = jvp(logits, (origin,), (delta,))[1]
+                with sdpa_kernel(SDPBackend.MATH):  # fused attention has no forward-mode derivative
+                    change: Tensor = jvp(logits, (origin,), (delta,))[1]
                 predicted.append((chances * change**2).sum(-1) - (chances * change).sum(-1) ** 2)
         return torch.cat(measured).double().mean().item(), torch.cat(predicted).double().mean().item() / 2
 

@@ -6,10 +6,10 @@ arm's curve and are run once: strength 0 (free) and a backbone that does not mov
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from anchored.errors import ConfigError
 from anchored.plan.arms import Rates, Strengths
@@ -36,7 +36,7 @@ CONTROLS = ("l2sp", "ewc-shuffled", LOW_RATE)
 class TransferStudy(Section):
     """The grid and the fine-tuning of a reverse-transfer study; equal for all arms."""
 
-    seeds: Count = 4
+    seeds: Count = 3
     """Seeds of each FIM. A seed fixes the target's crops and the order of the batches; arms are paired by it."""
     train: Count = 60
     """Training crops of each photograph."""
@@ -50,10 +50,10 @@ class TransferStudy(Section):
     """Learning rate of the backbone, high enough that free fine-tuning forgets the pre-training."""
     head_lr: Positive = 1e-2
     """Learning rate of the new head."""
-    strengths: Strengths = (1e-3, 1e-2, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 100.0)
+    strengths: Strengths = (1e-2, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 100.0)
     """Penalty strengths of every anchored arm, for F of mean 1."""
-    rates: Rates = (1e-5, 3e-5, 1e-4, 3e-4, 6e-4, 1e-3, 1.5e-3, 2e-3, 3e-3)
-    """Learning rates of the arm without a penalty."""
+    rates: Rates = (1e-5, 1e-4, 3e-4, 6e-4, 1e-3, 1.5e-3, 2e-3, 3e-3)
+    """Learning rates of the arm without a penalty; as many as strengths, so that every arm has as many cells."""
     held_out: Count = 256
     """Bank images on which the SSL loss is measured; none of them is among the FIM's."""
     neighbours: Count = 20
@@ -62,6 +62,12 @@ class TransferStudy(Section):
     """Temperature of the neighbours' votes."""
     bootstrap: Annotated[int, Field(ge=100)] = 2000
     """Resamples of the seeds."""
+
+    @model_validator(mode="after")
+    def _equal_grids(self) -> Self:
+        if len(self.rates) != len(self.strengths):
+            raise ValueError(f"rates has {len(self.rates)} values, strengths {len(self.strengths)}: every arm needs as many cells")
+        return self
 
 
 def read_settings(path: Path | None) -> TransferStudy:

@@ -30,8 +30,10 @@ from anchored.transfer.target import PHOTOGRAPHS, photograph_task
 
 log = logging.getLogger("anchored")
 
-# Steps whose code a study runs too; its own folder comes on top.
+# Steps whose code a cell runs too, and the modules of this folder that it runs. The others read its line, or are in its key as
+# values.
 _SHARED_CODE = ("fim", "finetune")
+_OWN_CODE = ("neighbours", "retention", "study", "target")
 _LIBRARIES = ("torch", "timm", "numpy", "polars", "scikit-image", "pillow")
 
 
@@ -91,7 +93,7 @@ def _study(plan: Plan, name: str, paths: Paths, settings: TransferStudy, *, forc
         retention = Retention(plan, name, paths, settings, device)
         seed = derive_seed(plan["seed"], "transfer target", name)
         target = photograph_task(seed, draws=settings.seeds, train=settings.train, test=settings.test, size=retention.size)
-        cell_key = value_digest({**described, "settings": _of_a_cell(settings), "device": describe(device)})
+        cell_key = value_digest({**described, "entry": _of_a_cell(described["entry"]), "device": describe(device)})
         cells = run_cells(name, plan["seed"], retention, target, settings, work=work, key=cell_key, device=device)
         write_parquet(made, cells)
         write_json(
@@ -129,7 +131,7 @@ def _described(plan: Plan, name: str, paths: Paths, settings: TransferStudy) -> 
     if missing:
         path, command = next(iter(missing.items()))
         raise InputError(f"fim-transfer {name} needs {path}, which is missing.", f"run `{command}`.")
-    own = sorted(Path(__file__).parent.glob("*.py"))
+    own = [Path(__file__).parent / f"{module}.py" for module in _OWN_CODE]
     return {
         "entry": {"fim": fim, "backbone": backbone, "seed": plan["seed"], "settings": settings.model_dump(mode="json")},
         "inputs": {path.relative_to(paths.root).as_posix(): file_digest(path) for path in needs},
@@ -137,8 +139,10 @@ def _described(plan: Plan, name: str, paths: Paths, settings: TransferStudy) -> 
     }
 
 
-def _of_a_cell(settings: TransferStudy) -> dict[str, Any]:
-    return settings.model_dump(mode="json", exclude={"seeds", "strengths", "rates", "bootstrap"})
+def _of_a_cell(entry: dict[str, Any]) -> dict[str, Any]:
+    """What determines the line of one cell, given the cell: the size of the grid does not."""
+    kept = {key: value for key, value in entry["settings"].items() if key not in ("seeds", "strengths", "rates", "bootstrap")}
+    return {**entry, "settings": kept}
 
 
 def _is_up_to_date(record: Path, made: Path, key: str) -> bool:

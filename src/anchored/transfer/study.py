@@ -11,6 +11,7 @@ continues with the next cell.
 
 import copy
 import json
+import math
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -31,8 +32,12 @@ from anchored.progress import progress
 from anchored.transfer.retention import Retention
 from anchored.transfer.settings import ANCHORS, FREE, FROZEN, LOW_RATE, TransferStudy
 
-PRETRAINED, RANDOM = "pre-trained", "random"
-"""Lines of the frame that are no cells: the anchor itself, and a network with random weights."""
+PRETRAINED, RANDOM, STEP = "pre-trained", "random", "random-step"
+"""Lines of the frame that are no cells: the anchor itself, a network with random weights, and the anchor after a small random
+step in all parameters alike, along which the entries off the Fisher's diagonal cancel."""
+
+_RANDOM_STEPS = 4
+_STEP_LENGTH = 0.01  # of the root mean square of the parameters
 
 SCHEMA: dict[str, Any] = {
     "fim": pl.String, "arm": pl.String, "replicate": pl.Int16, "strength": pl.Float64, "lr": pl.Float64,
@@ -45,7 +50,7 @@ def run_cells(
     fim: str, seed: int, retention: Retention, target: Store, settings: TransferStudy, *, work: Path, key: str,
     device: torch.device,
 ) -> pl.DataFrame:  # fmt: skip
-    """One line a cell, and two for the anchor and for random weights.
+    """One line a cell, after those of the networks that are no cells.
 
     Args:
         fim: the FIM's identity.
@@ -62,10 +67,10 @@ def run_cells(
     """
     cells = list(grid(fim, seed, settings))
     random = place(seeded(retention.backbone["architecture"], derive_seed(seed, "transfer", fim, "random")), device).eval()
-    lines = [
-        {"fim": fim, "arm": arm, **retention.measure(model)}
-        for arm, model in ((PRETRAINED, retention.anchor), (RANDOM, random))
-    ]
+    references = [(PRETRAINED, retention.anchor), (RANDOM, random)]
+    for number in range(_RANDOM_STEPS):
+        references.append((STEP, stepped_randomly(retention.anchor, derive_seed(seed, "transfer", fim, "step", number))))
+    lines: list[dict[str, Any]] = [{"fim": fim, "arm": arm, **retention.measure(model)} for arm, model in references]
     with progress(f"fim-transfer {fim}", len(cells)) as advance:
         for cell in cells:
             path = work / f"{cell['name']}.json"
@@ -109,6 +114,19 @@ def grid(fim: str, seed: int, settings: TransferStudy) -> Iterator[dict[str, Any
                 "seed": derive_seed(seed, "transfer", fim, replicate),
                 "training": training,
             }
+
+
+def stepped_randomly(anchor: nn.Module, seed: int) -> nn.Module:
+    """A copy of `anchor` after an isotropic step of a hundredth of its parameters' length."""
+    model = copy.deepcopy(anchor)
+    parameters = list(model.parameters())
+    count = sum(parameter.numel() for parameter in parameters)
+    scale = math.sqrt(sum(float((parameter.detach() ** 2).sum()) for parameter in parameters) / count) * _STEP_LENGTH
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in parameters:
+            parameter.add_(torch.randn(parameter.shape, generator=generator).to(parameter), alpha=scale)
+    return model
 
 
 def _run(cell: Mapping[str, Any], retention: Retention, target: Store, path: Path, device: torch.device) -> dict[str, Any]:

@@ -19,7 +19,7 @@ import polars as pl
 from anchored.evaluate.comparison import Resampled, difference, generator
 from anchored.transfer.frontier import Floats, Frontier, forgotten_at, frontier, gain_kept, mean_forgotten
 from anchored.transfer.settings import ANCHORS, CONTROLS, EWC_ARMS, FREE, FROZEN, LOW_RATE
-from anchored.transfer.study import PRETRAINED, RANDOM
+from anchored.transfer.study import PRETRAINED
 
 ARMS = (*ANCHORS, LOW_RATE)
 STATISTICS = ("ssl_mean", "ssl_at_half", "knn_mean", "worst_mean", "gain_kept")
@@ -28,14 +28,14 @@ SEED = ["fim", "replicate"]
 
 _RECOVERED = 0.9
 # Below it a KL divergence in fp32 is rounding.
-_LEAST_DRIFT = 1e-6
+LEAST_DRIFT = 1e-6
 
 
 def excess(cells: pl.DataFrame) -> pl.DataFrame:
     """The cells (without reference lines) with what they lost: ssl_rise, knn_drop, worst_drop."""
     anchor = cells.filter(pl.col("arm") == PRETRAINED).select("fim", *(pl.col(name).alias(f"{name}_0") for name in _MEASURES))
     return (
-        cells.filter(~pl.col("arm").is_in([PRETRAINED, RANDOM]))
+        cells.filter(~pl.col("replicate").is_null())
         .join(anchor, on="fim", how="left", maintain_order="left")
         .with_columns(
             (pl.col("ssl_loss") - pl.col("ssl_loss_0")).alias("ssl_rise"),
@@ -155,10 +155,12 @@ def agreement(cells: pl.DataFrame, prediction: str) -> Agreement:
 
     Second order is a statement about small steps; cells beyond a nat have left its range.
     """
-    chosen = cells.filter(pl.col("drift").is_between(_LEAST_DRIFT, 1.0), pl.col(prediction) > 0, pl.col("replicate").is_not_null())
+    chosen = cells.filter(pl.col("drift").is_between(LEAST_DRIFT, 1.0), pl.col(prediction) > 0)
     if len(chosen) < 3:
         return Agreement(len(chosen), *(float("nan"),) * 4)
     predicted, measured = (np.log(chosen[name].to_numpy()) for name in (prediction, "drift"))
+    if predicted.std() == 0 or measured.std() == 0:
+        return Agreement(len(chosen), *(float("nan"),) * 4)
     low, middle, high = np.exp(np.quantile(measured - predicted, (0.05, 0.5, 0.95)))
     return Agreement(len(chosen), float(np.corrcoef(predicted, measured)[0, 1]), float(middle), float(low), float(high))
 

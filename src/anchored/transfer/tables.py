@@ -10,7 +10,7 @@ from anchored.report.table import Table, markdown
 from anchored.report.text import NOT_AVAILABLE, fixed, percent
 from anchored.transfer.figures import NAMES
 from anchored.transfer.settings import CONTROLS, EWC_ARMS, FREE, FROZEN
-from anchored.transfer.study import PRETRAINED, RANDOM
+from anchored.transfer.study import PRETRAINED, RANDOM, STEP
 from anchored.transfer.summary import ARMS, STATISTICS, agreement, excess, seeds_without_gain
 from anchored.transfer.target import PHOTOGRAPHS
 
@@ -128,11 +128,12 @@ def _differences(differences: pl.DataFrame, statistic: str, title: str, unit: fl
 
 def _theory(cells: pl.DataFrame) -> str:
     rows = []
+    groups = [(NAMES[arm], cells.filter(pl.col("arm") == arm)) for arm in ARMS]
+    every = cells.filter(pl.col("replicate").is_not_null())
+    groups = [("all arms", every), ("random steps", cells.filter(pl.col("arm") == STEP)), *groups]
     kinds = (("full", "½ δᵀGδ, whole matrix, computed for each cell"), ("diagonal", "½ Σ F δ², the stored diagonal"))
     for kind, name in kinds:
-        for arm, group in (("all arms", cells), *((NAMES[arm], cells.filter(pl.col("arm") == arm)) for arm in ARMS)):
-            if kind == "full" and arm != "all arms":
-                continue
+        for arm, group in groups[: None if kind == "diagonal" else 2]:
             found = agreement(group, kind)
             ratio = f"{_short(found.ratio)} [{_short(found.low)}, {_short(found.high)}]"
             rows.append((name, arm, str(found.cells), fixed(found.correlation, 3), ratio))
@@ -143,7 +144,10 @@ def _theory(cells: pl.DataFrame) -> str:
             "that drifted by less than a nat.",
             ("prediction", "cells of", "cells", "correlation of logs", "measured / predicted, median [5 %, 95 %]"),
             rows,
-            ("F is the one that was stored: its scale is that of its estimator, not that of G.",),
+            (
+                "F is the one that was stored: its scale is that of its estimator, which random steps measure, not that of G.",
+                "Along a random step the entries off the diagonal cancel; along the way of a training they need not.",
+            ),
         )
     )
 
