@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from anchored.transfer import target
 from anchored.transfer.target import _TILE, PHOTOGRAPHS, _photograph, _tiles, photograph_task
 
 
@@ -36,3 +37,13 @@ def test_train_and_test_tiles_are_disjoint(name: str) -> None:
         for left, top in tiles:
             covered[top : top + _TILE, left : left + _TILE] += 1
     assert covered.max() == 1
+
+
+def test_no_training_crop_is_a_test_crop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With crops as large as tiles a crop is a tile: the same tile in both splits would be the same image."""
+    monkeypatch.setattr(target, "_CROP", _TILE)
+    store = photograph_task(3, draws=2, train=40, test=40, size=_TILE)
+    for draw in (0, 1):
+        train, test = ({image.tobytes() for image in store.layer("image")[store.rows(split, draw)]} for split in ("train", "test"))
+        assert not train & test
+        assert len(train) > 9 * 5

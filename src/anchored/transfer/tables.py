@@ -7,9 +7,9 @@ import polars as pl
 from polars import selectors
 
 from anchored.report.table import Table, markdown
-from anchored.report.text import NOT_AVAILABLE, fixed, percent
+from anchored.report.text import NOT_AVAILABLE, fixed, number, percent
 from anchored.transfer.figures import NAMES
-from anchored.transfer.settings import CONTROLS, EWC_ARMS, FREE, FROZEN
+from anchored.transfer.settings import ANCHORS, CONTROLS, EWC_ARMS, FREE, FROZEN
 from anchored.transfer.study import PRETRAINED, RANDOM, STEP
 from anchored.transfer.summary import ARMS, STATISTICS, agreement, excess, seeds_without_gain
 from anchored.transfer.target import PHOTOGRAPHS
@@ -45,6 +45,7 @@ def summary_markdown(cells: pl.DataFrame, table: pl.DataFrame, differences: pl.D
         _differences(differences, "ssl_mean", "EWC minus control: rise of the SSL loss, mean over gains (nats)", 1, 3),
         _differences(differences, "knn_mean", "EWC minus control: drop of the k-NN accuracy, mean over gains (points)", 100, 2),
         _differences(differences, "gain_kept", "EWC minus control: target gain kept at 90 % recovery (% of the gain)", 100, 1),
+        _by_strength(cells),
         _theory(cells),
     ]
     if left_out := seeds_without_gain(cells):
@@ -152,14 +153,34 @@ def _theory(cells: pl.DataFrame) -> str:
     )
 
 
-def curve_table(cells: pl.DataFrame) -> pl.DataFrame:
-    """Means over seeds of every grid point, for whoever wants to draw the curves again."""
-    names = ("accuracy", "ssl_rise", "knn_drop", "worst_drop", "displacement", "drift", "full", "diagonal")
-    return (
-        excess(cells)
-        .group_by("arm", "strength", "lr", maintain_order=True)
-        .agg(*(pl.col(name).mean() for name in names), pl.len().alias("seeds"))
+def _by_strength(cells: pl.DataFrame) -> str:
+    """The curves by strength, seeds averaged: what is left of the damage, and of the gain."""
+    lost = excess(cells)
+    free, frozen = (lost.filter(pl.col("arm") == arm) for arm in (FREE, FROZEN))
+    rise, floor = _number(free["ssl_rise"].mean()), _number(frozen["accuracy"].mean())
+    gain = _number(free["accuracy"].mean()) - floor
+    strengths = sorted(lost["strength"].drop_nulls().unique())
+    rows = []
+    for arm in ANCHORS:
+        parts = [NAMES[arm]]
+        for strength in strengths:
+            own = lost.filter(pl.col("arm") == arm, pl.col("strength") == strength)
+            left = _share(_number(own["ssl_rise"].mean()), rise)
+            parts.append(f"{left} / {_share(_number(own['accuracy'].mean()) - floor, gain)}")
+        rows.append(tuple(parts))
+    return markdown(
+        _table(
+            "By strength",
+            "Rise of the SSL loss / gain of target accuracy, means over seeds in % of those of free fine-tuning.",
+            ("arm", *(f"λ {number(strength)}" for strength in strengths)),
+            rows,
+            ("Every F has mean 1. One λ holds different arms at different points: compare arms at the same gain.",),
+        )
     )
+
+
+def _share(value: float, whole: float) -> str:
+    return fixed(100 * value / whole, 0) if whole else NOT_AVAILABLE
 
 
 def _table(title: str, caption: str, header: Sequence[str], rows: Sequence[tuple[str, ...]], notes: tuple[str, ...]) -> Table:
