@@ -10,6 +10,7 @@ Definitions of gain and frontier: `frontier.py`. A difference is arm minus contr
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -99,34 +100,37 @@ def contrasts(table: pl.DataFrame, *, seed: int, draws: int) -> pl.DataFrame:
         draws: bootstrap resamples of the seeds.
 
     Returns:
-        arm, reference, statistic, difference, low, high, better (seeds on which the arm is better) and seeds. Seeds without a
-        value in one of the two arms are left out.
+        fim, arm, reference, statistic, difference, low, high, better (seeds on which the arm is better) and seeds; fim is null
+        where the seeds of all FIMs are pooled, and of several FIMs each has lines of its own: seeds of one backbone share its
+        chance, so backbones have to agree. Seeds without a value in one of the two arms are left out.
     """
+    fims = table["fim"].unique(maintain_order=True).to_list()
+    scopes: list[tuple[str | None, pl.DataFrame]] = [(None, table)]
+    scopes += [(fim, table.filter(pl.col("fim") == fim)) for fim in fims if len(fims) > 1]
     rows = []
-    for arm in EWC_ARMS:
-        for reference in CONTROLS:
-            for statistic in STATISTICS:
-                left, right = _paired(table, arm, reference, statistic)
-                if not len(left):
-                    continue
-                point = np.concatenate([left, right])
-                seeds = range(len(left))
-                outcome = difference(
-                    Resampled({statistic: point}, {statistic: np.broadcast_to(point, (draws, len(point)))}),
-                    list(seeds),
-                    [len(left) + number for number in seeds],
-                    statistic=statistic,
-                    rng=generator(seed, "transfer", statistic),
-                )
-                losses = outcome.seeds - outcome.wins - outcome.ties
-                rows.append(
-                    {
-                        "arm": arm, "reference": reference, "statistic": statistic, "difference": outcome.difference,
-                        "low": outcome.low, "high": outcome.high,
-                        "better": outcome.wins if statistic in HIGHER_IS_BETTER else losses, "seeds": outcome.seeds,
-                    }
-                )  # fmt: skip
-    schema: dict[str, Any] = dict.fromkeys(("arm", "reference", "statistic"), pl.String)
+    for (fim, part), arm, reference in product(scopes, EWC_ARMS, CONTROLS):
+        for statistic in STATISTICS:
+            left, right = _paired(part, arm, reference, statistic)
+            if not len(left):
+                continue
+            point = np.concatenate([left, right])
+            seeds = range(len(left))
+            outcome = difference(
+                Resampled({statistic: point}, {statistic: np.broadcast_to(point, (draws, len(point)))}),
+                list(seeds),
+                [len(left) + number for number in seeds],
+                statistic=statistic,
+                rng=generator(seed, "transfer", statistic),
+            )
+            losses = outcome.seeds - outcome.wins - outcome.ties
+            rows.append(
+                {
+                    "fim": fim, "arm": arm, "reference": reference, "statistic": statistic, "difference": outcome.difference,
+                    "low": outcome.low, "high": outcome.high,
+                    "better": outcome.wins if statistic in HIGHER_IS_BETTER else losses, "seeds": outcome.seeds,
+                }
+            )  # fmt: skip
+    schema: dict[str, Any] = dict.fromkeys(("fim", "arm", "reference", "statistic"), pl.String)
     schema |= dict.fromkeys(("difference", "low", "high"), pl.Float64) | dict.fromkeys(("better", "seeds"), pl.Int32)
     return pl.DataFrame(rows, schema=schema)
 

@@ -14,6 +14,7 @@ from anchored.transfer.study import PRETRAINED, RANDOM, STEP
 from anchored.transfer.summary import ARMS, STATISTICS, agreement, excess, seeds_without_gain
 from anchored.transfer.target import PHOTOGRAPHS
 
+_STEPS = "random steps"
 _HEADINGS = {
     "ssl_mean": "SSL loss rise, mean over gains",
     "ssl_at_half": "at half of the gain",
@@ -32,7 +33,7 @@ def summary_csv(table: pl.DataFrame, differences: pl.DataFrame) -> str:
         .agg(pl.col("value").mean().alias("value"), pl.col("value").std().alias("sd"), pl.len().cast(pl.Int32).alias("seeds"))
     )
     both = pl.concat([levels, differences.rename({"difference": "value"})], how="diagonal")
-    columns = ("arm", "reference", "statistic", "value", "sd", "low", "high", "better", "seeds")
+    columns = ("fim", "arm", "reference", "statistic", "value", "sd", "low", "high", "better", "seeds")
     return both.select(*(name for name in columns if name in both.columns)).with_columns(selectors.float().round(12)).write_csv()
 
 
@@ -106,23 +107,27 @@ def _levels(table: pl.DataFrame, seeds: int) -> str:
 
 
 def _differences(differences: pl.DataFrame, statistic: str, title: str, unit: float, decimals: int) -> str:
+    fims = differences["fim"].drop_nulls().unique(maintain_order=True).to_list()
     rows = []
     for arm in EWC_ARMS:
-        cells = [NAMES[arm]]
-        for reference in CONTROLS:
-            found = differences.filter(
-                pl.col("arm") == arm, pl.col("reference") == reference, pl.col("statistic") == statistic
-            ).to_dicts()
-            cells.append(_interval(found[0], unit, decimals) if found else NOT_AVAILABLE)
-        rows.append(tuple(cells))
+        for fim in (None, *fims):
+            cells = [NAMES[arm], fim or "all"]
+            for reference in CONTROLS:
+                found = differences.filter(
+                    pl.col("fim").eq_missing(pl.lit(fim, pl.String)), pl.col("arm") == arm, pl.col("reference") == reference,
+                    pl.col("statistic") == statistic,
+                ).to_dicts()  # fmt: skip
+                cells.append(_interval(found[0], unit, decimals) if found else NOT_AVAILABLE)
+            rows.append(tuple(cells))
     better = "Positive is better for EWC" if statistic == "gain_kept" else "Negative is better for EWC"
     return markdown(
         _table(
             title,
             f"Paired by seed, 95 % bootstrap interval over seeds, and on how many seeds EWC is better. {better}.",
-            ("arm", *(f"minus {NAMES[name]}" for name in CONTROLS)),
+            ("arm", "FIM", *(f"minus {NAMES[name]}" for name in CONTROLS)),
             rows,
-            ("Seeds that share a pre-trained checkpoint are not independent, and few seeds make the interval too narrow.",),
+            ("Seeds of one checkpoint share its chance: believe a difference where FIMs agree. Few seeds make intervals narrow.",),
+            left=2,
         )
     )
 
@@ -131,13 +136,15 @@ def _theory(cells: pl.DataFrame) -> str:
     rows = []
     groups = [(NAMES[arm], cells.filter(pl.col("arm") == arm)) for arm in ARMS]
     every = cells.filter(pl.col("replicate").is_not_null())
-    groups = [("all arms", every), ("random steps", cells.filter(pl.col("arm") == STEP)), *groups]
+    groups = [("all arms", every), (_STEPS, cells.filter(pl.col("arm") == STEP)), *groups]
     kinds = (("full", "½ δᵀGδ, whole matrix, computed for each cell"), ("diagonal", "½ Σ F δ², the stored diagonal"))
     for kind, name in kinds:
         for arm, group in groups[: None if kind == "diagonal" else 2]:
             found = agreement(group, kind)
             ratio = f"{_short(found.ratio)} [{_short(found.low)}, {_short(found.high)}]"
-            rows.append((name, arm, str(found.cells), fixed(found.correlation, 3), ratio))
+            # Random steps are all of one length: there is nothing to correlate.
+            correlation = NOT_AVAILABLE if arm == _STEPS else fixed(found.correlation, 3)
+            rows.append((name, arm, str(found.cells), correlation, ratio))
     return markdown(
         _table(
             "Does the Fisher predict the drift?",
@@ -183,8 +190,10 @@ def _share(value: float, whole: float) -> str:
     return fixed(100 * value / whole, 0) if whole else NOT_AVAILABLE
 
 
-def _table(title: str, caption: str, header: Sequence[str], rows: Sequence[tuple[str, ...]], notes: tuple[str, ...]) -> Table:
-    return Table("", title, caption, tuple(header), tuple(rows), notes, pl.DataFrame())
+def _table(
+    title: str, caption: str, header: Sequence[str], rows: Sequence[tuple[str, ...]], notes: tuple[str, ...], left: int = 1
+) -> Table:
+    return Table("", title, caption, tuple(header), tuple(rows), notes, pl.DataFrame(), left)
 
 
 def _interval(row: dict, unit: float, decimals: int) -> str:
