@@ -10,6 +10,7 @@ A CPU never uses it. `python benchmarks/kernel.py` measures both on a GPU and pr
 import importlib.util
 import os
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -47,4 +48,5 @@ def outer_squares_kernel(acc: Tensor) -> Callable[[Tensor, Tensor, Tensor], None
         )
     from anchored.fisher.kernels.outer_squares import add_outer_squares
 
-    return add_outer_squares
+    # As bmm would: TF32 where the measurement allows it (`device.arithmetic`).
+    return partial(add_outer_squares, precision="ieee" if torch.get_float32_matmul_precision() == "highest" else "tf32")
