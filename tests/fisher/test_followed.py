@@ -58,7 +58,8 @@ def pooled(x: Tensor, p: Tensor) -> Tensor:
 ACTS = {
     "scale": ((6,), lambda x, p: x * p),
     "scale of a view": ((6,), lambda x, p: p.view(1, 1, -1) * x),
-    "one number": ((), lambda x, p: x * p.exp()),
+    "one number": ((), lambda x, p: x.mul_(p)),
+    "power of one number": ((1,), lambda x, p: x * p.exp()),
     "token positions": ((1, 3, 6), lambda x, p: x + p),
     "positions without leading one": ((3, 6), torch.add),
     "added in place": ((1, 3, 6), into),

@@ -143,7 +143,7 @@ class Hooks:
                 return
             place = self._place(out)  # counts as a change of `out`, which a rule may read: hence before the record
             index = tap.record(a, note)
-            place.register_hook(lambda g: self._receive(tap, index, g.view(out.shape) if place is not out else g))
+            place.register_hook(lambda g: self._receive(tap, index, g.reshape(out.shape) if place is not out else g))
 
         return record
 
@@ -156,7 +156,7 @@ class Hooks:
         site = Site(use, names)
         self._sites.append(site)
         shape = tensor.shape
-        place.register_hook(lambda g: self._arrive(site, g.view(shape) if place is not tensor else g))
+        place.register_hook(lambda g: self._arrive(site, g.reshape(shape) if place is not tensor else g))
         return tensor
 
     def _place(self, out: Tensor) -> Tensor:
