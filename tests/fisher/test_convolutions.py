@@ -70,6 +70,26 @@ def test_every_form_is_exact_for_every_layer(
     assert_equal_per_tensor(actual, expected)
 
 
+@pytest.mark.parametrize("form", ["windows", "image by image", "grouped"])
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv2d(3, 2, (3, 2), padding=(2, 0)),
+        nn.Conv2d(3, 1, (1, 3), padding=(1, 3), dilation=(1, 2)),
+        nn.Conv2d(2, 3, (2, 4), padding="same"),
+        nn.Conv2d(3, 2, (4, 2), padding="same", dilation=(1, 3)),
+        nn.Conv2d(2, 3, (2, 3), padding="same", padding_mode="circular"),
+    ],
+    ids=["fewer outputs", "fewer outputs, far padding", "same, even", "same, even, fewer outputs", "same, circular"],
+)
+def test_rare_layers_are_exact_in_every_form(layer: nn.Conv2d, form: str, monkeypatch: pytest.MonkeyPatch):
+    """Too rare among random shapes: windows of the gradient, and padding that differs between the two sides."""
+    layer, batch = randomised(layer), random(3, 2, layer.in_channels, 7, 6)
+    expected = diagonal_fisher(layer, [batch], two_sizes, backend="loop", dtype=torch.float64)
+    monkeypatch.setattr(conv, "cheapest_form", lambda *_: form)
+    assert_equal_per_tensor(diagonal_fisher(layer, [batch], two_sizes, backend="hooks", dtype=torch.float64), expected)
+
+
 @settings(max_examples=25, deadline=None, derandomize=True)
 @given(
     stride=st.tuples(st.integers(1, 3), st.integers(1, 3)), padding=st.tuples(st.integers(0, 2), st.integers(0, 2)),
