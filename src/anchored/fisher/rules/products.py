@@ -6,7 +6,7 @@ The square does not commute with the sum over t, so each image's product has to 
 factorises into (g^2)^T (a^2), one product for the whole batch. Everywhere else the form is chosen by shapes and device alone,
 never by timing: the same measurement gives the same bits.
 
-Time over that of the ordinary weight gradient, one core with 2 MiB of second-level cache, batch 8, torch 2.13, quiet machine:
+Time over that of the ordinary weight gradient, one core with 2 MiB of second-level cache, batch 8 (two numbers are two runs):
 
     T      d_in x d_out   one buffer   row tiles   bmm over the batch
     197     192 x  768    1.11         1.19        1.25
