@@ -298,7 +298,7 @@ def test_missing_input_names_its_command(mini_copy, mini_plan, missing, command)
     assert caught.value.hint.startswith(f"run `{command}`")
 
 
-@pytest.mark.parametrize(("foreign", "expected"), [("fim-2", "was measured on backbone"), ("vit-fim", "covers .* which the model lacks")])
+@pytest.mark.parametrize(("foreign", "expected"), [("fim-2", "was measured on backbone"), ("vit-fim", "which the model lacks")])
 def test_foreign_fim_is_refused_and_nothing_written(mini_copy, mini_plan, foreign, expected):
     """A copy's FIM has all names and shapes right: only the digest of the backbone tells."""
     shutil.copy(mini_copy.fim(foreign) / "fim.safetensors", mini_copy.fim("fim-1") / "fim.safetensors")

@@ -8,10 +8,11 @@ are frozen, so autograd neither computes nor keeps anything for the ordinary wei
 first outputs are made to require gradients instead. Tensor hooks and not module backward hooks, because these fail on layers that
 are followed by an in-place activation.
 
-The first batch is measured twice: for its first image alone autograd gives the truth, and the rules have to agree.
+Before the first batch two of its images are measured: for the first of them autograd gives the truth, and the rules have to agree.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 from torch.utils.hooks import RemovableHandle
 
+from anchored.fisher.batches import image_count, image_slice
 from anchored.fisher.coverage import Layer, layers
 from anchored.fisher.errors import BadLoss, ChangedInPlace, CoupledImages, UncoveredParameters, listed
 from anchored.fisher.followed import Group, Site, groups, version
@@ -69,27 +71,28 @@ class Hooks:
             raise
 
     def add(self, batch: Any, loss: Loss, first_image: int) -> int:
-        """Adds the images of `batch`; returns their number. The first batch is also used to check what the rules rely on.
+        """Adds the images of `batch`; returns their number. Images of the first batch also check what the rules rely on.
 
         Raises:
             UncoveredParameters: lists every parameter that the rules cannot vouch for.
         """
-        truth = None if self._checked else self._first_image_by_autograd(batch, loss, first_image)
+        if not self._checked:
+            self._check(batch, loss, first_image)
+        with self._losses(batch, loss, first_image) as losses:
+            self._backward(losses.sum())
+            self._finish()
+            return self._images
+
+    @contextmanager
+    def _losses(self, batch: Any, loss: Loss, first_image: int) -> Iterator[Tensor]:
+        """The losses of a batch, ready for a backward pass that the rules hear."""
         try:
             with frozen(self._model):
                 self._measuring = True
                 losses = require_loss_per_image(self._forward(batch, loss), first_image)
                 self._images = len(losses)
                 self._groups = groups(self._sites)
-                if truth is not None:
-                    self._require_divisible()
-                    self._check(losses, *truth)
-                self._backward(losses.sum())
-                require_dependence(self._checked or self._reported)
-                self._finish()
-            # One image proves nothing about the order of rows.
-            self._checked = self._checked or self._images > 1
-            return self._images
+                yield losses
         finally:
             self._measuring = False
             self._clear()
@@ -143,7 +146,8 @@ class Hooks:
                 return
             place = self._place(out)  # counts as a change of `out`, which a rule may read: hence before the record
             index = tap.record(a, note)
-            place.register_hook(lambda g: self._receive(tap, index, g.reshape(out.shape) if place is not out else g))
+            shape = _other_shape(out, place)
+            place.register_hook(lambda g: self._receive(tap, index, g if shape is None else g.reshape(shape)))
 
         return record
 
@@ -155,8 +159,8 @@ class Hooks:
             place = self._place(tensor)
         site = Site(use, names)
         self._sites.append(site)
-        shape = tensor.shape
-        place.register_hook(lambda g: self._arrive(site, g.reshape(shape) if place is not tensor else g))
+        shape = _other_shape(tensor, place)
+        place.register_hook(lambda g: self._arrive(site, g if shape is None else g.reshape(shape)))
         return tensor
 
     def _place(self, out: Tensor) -> Tensor:
@@ -175,16 +179,14 @@ class Hooks:
         return place
 
     def _receive(self, tap: "_Tap", index: int, g: Tensor) -> None:
-        if self._probing:
-            self._require_first_image_only(tap.layer.name, g)
+        self._require_separate_images(tap.layer.name, g)
         tap.gradients[index] = g.detach()
         self._note(g)
         if len(tap.gradients) == len(tap.calls):
             self._finish_tap(tap)
 
     def _arrive(self, site: Site, g: Tensor) -> None:
-        if self._probing:
-            self._require_first_image_only(listed(sorted(frozenset().union(*site.names))), g)
+        self._require_separate_images(listed(sorted(frozenset().union(*site.names))), g)
         site.g = g.detach()
         self._note(g)
         for group in site.groups:
@@ -206,7 +208,7 @@ class Hooks:
     def _finish_tap(self, tap: "_Tap") -> None:
         """Applies the rule as soon as all calls have reported: only one layer's gradients are held at a time."""
         calls = tap.reported_calls()
-        tap.clear(keep_calls=self._probing)  # the next layer's gradients find room where this one's were
+        tap.clear()  # the next layer's gradients find room where this one's were
         if calls:
             sums = {local: self._target[name] for local, name in tap.layer.parameters.items()}
             tap.layer.rule.accumulate(tap.layer.module, calls, self._images, sums)
@@ -219,36 +221,48 @@ class Hooks:
             )
         group.add(self._leaves, self._images, self._target)
         group.finished = True
-        if not self._probing:
-            group.release()
+        group.release()
 
-    def _check(self, losses: Tensor, truth: Mapping[str, Tensor], values: Tensor) -> None:
-        """The first image alone: its gradient may reach no other rows, and the rules must give what autograd gives."""
-        require_dependence(losses.requires_grad)
+    def _check(self, batch: Any, loss: Loss, first_image: int) -> None:
+        """The first image alone: its gradient may reach no other rows, and the rules must give what autograd gives.
+
+        On two images where the batch and the loss allow it, since two tell as much as all, in less memory.
+        """
+        state = torch.get_rng_state()
+        try:
+            count = min(2, image_count(batch))
+            sample = image_slice(batch, 0, count)
+            truth, values = self._first_image_by_autograd(sample, loss, first_image, count)
+        except Exception:  # parts of the batch mean nothing, or the loss knows its size: if it is the loss, it fails again
+            torch.set_rng_state(state)
+            sample = batch
+            truth, values = self._first_image_by_autograd(sample, loss, first_image)
+        torch.set_rng_state(state)
         self._target = {name: torch.zeros_like(total) for name, total in self.sums.items()}
         self._probing = True
         try:
-            self._backward(losses[0], keep=True)
-            self._finish()
-            # A loss that draws other numbers in each call has no truth to compare with.
-            if torch.equal(values[:1], losses[:1].detach()):
-                rounding = max(self._coarsest, torch.finfo(next(iter(self.sums.values())).dtype).eps)
-                require_agreement(self._target, truth, rounding)
+            with self._losses(sample, loss, first_image) as losses:
+                self._require_divisible()
+                require_dependence(losses.requires_grad)
+                self._backward(losses[0])
+                require_dependence(self._reported)
+                self._finish()
+                coarsest = self._coarsest
         finally:
-            self._probing, self._target = False, self.sums
-            for tap in self._taps:
-                tap.gradients.clear()
-            for site in self._sites:
-                site.g = None
-            for group in self._groups:
-                group.finished = False
-
-    def _first_image_by_autograd(self, batch: Any, loss: Loss, first_image: int) -> tuple[dict[str, Tensor], Tensor]:
-        """Squared gradients of the first image from an ordinary backward pass, and the losses."""
-        state = torch.get_rng_state()
-        forget_cached_parameters(self._model)
-        losses = require_loss_per_image(loss(self._model, batch), first_image)
+            self._probing, found, self._target = False, self._target, self.sums
         torch.set_rng_state(state)
+        # A loss that draws other numbers in each call has no truth to compare with.
+        if torch.equal(values[:1], losses[:1].detach()):
+            require_agreement(found, truth, max(coarsest, torch.finfo(next(iter(found.values())).dtype).eps))
+        # One image proves nothing about the order of rows.
+        self._checked = len(losses) > 1
+
+    def _first_image_by_autograd(
+        self, batch: Any, loss: Loss, first_image: int, images: int | None = None
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Squared gradients of the first image from an ordinary backward pass, and the losses."""
+        forget_cached_parameters(self._model)
+        losses = require_loss_per_image(loss(self._model, batch), first_image, images)
         require_dependence(losses.requires_grad)
         try:
             gradients = torch.autograd.grad(losses[0], list(self._parameters.values()), allow_unused=True)
@@ -290,15 +304,15 @@ class Hooks:
         if problems:
             self._require_use(problems)
 
-    def _require_first_image_only(self, where: str, g: Tensor) -> None:
-        """Catches view-major rows, heads with batch statistics, and losses that compare images."""
+    def _require_separate_images(self, where: str, g: Tensor) -> None:
+        """While the first image is probed, catches view-major rows, heads with batch statistics, and losses that compare images."""
         if g.ndim == 0 or len(g) % self._images:
             raise CoupledImages(
                 f"{where or 'the model'} saw {len(g) if g.ndim else 'no'} rows, which {self._images} images do not divide.",
                 "every image needs the same number of views in each call of the model.",
             )
         # NaN is no trace of another image: zero times an infinite derivative is NaN as well.
-        if bool(g[len(g) // self._images :].nan_to_num(nan=0.0).any()):
+        if self._probing and bool(g[len(g) // self._images :].nan_to_num(nan=0.0).any()):
             raise CoupledImages(
                 f"the loss of image 0 reaches rows of other images in {where or 'the model'}.",
                 "keep the rows of an image together, views.flatten(0, 1) of (B, V, ...); heads need eval mode; "
@@ -311,9 +325,14 @@ class Hooks:
         self._sites, self._groups, self._leaves = [], [], {}
         self._reported, self._coarsest = False, 0.0
 
-    def _backward(self, total: Tensor, keep: bool = False) -> None:
+    def _backward(self, total: Tensor) -> None:
         # For `_start` only: parameters of a head that is not frozen neither cost anything nor get a `.grad`.
-        torch.autograd.grad(total, self._start, retain_graph=keep, allow_unused=True)
+        torch.autograd.grad(total, self._start, allow_unused=True)
+
+
+def _other_shape(out: Tensor, place: Tensor) -> torch.Size | None:
+    """The shape of `out` where `place` has another. Hooks must hold no tensor: one that holds its own keeps it alive."""
+    return None if place is out else out.shape
 
 
 class _Tap:
@@ -342,11 +361,10 @@ class _Tap:
             calls.append(Call(a, g, note))
         return calls
 
-    def clear(self, *, keep_calls: bool = False) -> None:
-        """Forgets the batch, or only its gradients."""
+    def clear(self) -> None:
+        """Forgets the batch."""
         self.gradients.clear()
-        if not keep_calls:
-            self.calls.clear()
+        self.calls.clear()
 
 
 class _NewBranch(torch.autograd.Function):
