@@ -146,8 +146,8 @@ def fim_release(
 ) -> None:
     """Publish a FIM as a folder that says what it is, checks itself, and loads with five lines.
 
-    Reads results/fim/FIM, results/backbones/BACKBONE and, where it is, results/data/BANK. Writes FOLDER/{fim.safetensors,
-    metadata.json, README.md, spectrum.png, spectrum.svg, SHA256SUMS}, LICENSE with --licence.
+    Reads results/fim/FIM and results/backbones/BACKBONE. Writes FOLDER/{fim.safetensors, spectrum.png, spectrum.svg,
+    metadata.json, README.md, SHA256SUMS}, LICENSE with --licence, backbone.safetensors with --with-backbone.
     """
 
     def run(paths: Paths, entries: dict) -> None:
