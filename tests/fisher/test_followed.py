@@ -248,3 +248,28 @@ def test_a_penalty_on_parameters_belongs_to_every_image():
         return flat(model, views) + model.p.square().sum()
 
     assert_native(Acting((6,), torch.mul), random(IMAGES, 2, 3, 6), loss)
+
+
+class Standardised(nn.Conv2d):
+    """A filter computed from its parameter: no layer with a rule, hence followed to `F.conv2d`."""
+
+    def forward(self, input):
+        return F.conv2d(input, 2 * self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+
+
+class Shared(nn.Conv2d):
+    """Of unknown type, but its own filter meets the images."""
+
+
+@pytest.mark.parametrize("kind", [Standardised, Shared])
+@pytest.mark.parametrize("groups", [1, 8])
+@pytest.mark.parametrize("form", ["windows", "image by image", "grouped"])
+def test_a_followed_filter_takes_every_form_of_the_convolution(monkeypatch, kind, groups, form):
+    """Its module has no values, only a shape: once, a form read them, and large maps came out wrong in CoaT."""
+    from anchored.fisher.rules import conv
+
+    if groups > 1 and form == "windows":
+        pytest.skip("windows are for one group")
+    monkeypatch.setattr(conv, "cheapest_form", lambda *_: form)
+    model = nn.Sequential(kind(8, 8, 3, padding=1, groups=groups), nn.Tanh())
+    assert_native(model, random(IMAGES, 2, 8, 5, 5))

@@ -28,7 +28,8 @@ def windows(module: nn.Conv2d, calls: Sequence[Call], images: int, acc: Tensor) 
 
 def image_by_image(module: nn.Conv2d, calls: Sequence[Call], images: int, acc: Tensor) -> None:
     """The library's weight gradient of each image alone; calls are added before the square."""
-    weight = module.weight.detach().to(acc.dtype)
+    # Only its shape and memory order are used, and a followed filter's module has no more than these.
+    weight = torch.empty_like(module.weight, dtype=acc.dtype, device=acc.device)
     parts = [(_plainly_padded(module, call.a).to(acc.dtype), call.g.to(acc.dtype)) for call in calls]
     squares = acc.new_zeros(acc.shape).contiguous(memory_format=_memory_order(parts[0][0]))
     for n in range(images):
