@@ -13,12 +13,14 @@ from anchored.data.step import prepare
 from anchored.data.store import open_store
 from anchored.errors import InputError
 from anchored.paths import Paths
+from anchored.plan.preprocessing import transform
 
 HEADER = "img_id,img_filename,y,split,place,place_filename"
 
 
 def entry(**changes: Any) -> dict[str, Any]:
-    return {"reader": "folder", "folder": "birds", "size": 8, "seed": 5, "threads": 1, "labelled": True, **changes}
+    found = {"reader": "folder", "folder": "birds", "size": 8, "seed": 5, "threads": 1, "labelled": True, **changes}
+    return {"transform": transform("short-side", "scenes", found["size"]), **found}
 
 
 @pytest.fixture

@@ -1,68 +1,22 @@
 """Images of your own: a folder with a metadata.csv (the on-disk format of Waterbirds), or an unlabelled folder of images."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
+from anchored.data.decode import Decoded
+from anchored.data.encoded import FolderImages
 from anchored.errors import InputError
-from anchored.progress import progress
 
 SPLITS = {"0": "train", "1": "val", "2": "test", "train": "train", "val": "val", "test": "test"}
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm"}
 
-Pixels = NDArray[np.uint8]
 
-
-@dataclass(frozen=True)
-class Images:
-    """Images (N, S, S, 3) uint8 of a folder, decoded one at a time as they are asked for: all of them may not fit into memory.
-
-    Args:
-        folder: where they are.
-        names: their paths inside of it.
-        size: side S of the result.
-
-    Raises:
-        InputError: images cannot be read, while iterating, after the last one; gives the count and the first ones.
-    """
-
-    folder: Path
-    names: list[str]
-    size: int
-
-    @property
-    def shape(self) -> tuple[int, int, int, int]:
-        """(N, S, S, 3)."""
-        return len(self.names), self.size, self.size, 3
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def __iter__(self) -> Iterator[Pixels]:
-        bad = []
-        with progress(f"read {self.folder.name}", len(self.names)) as advance:
-            for name in self.names:
-                pixels = np.zeros(self.shape[1:], np.uint8)
-                try:
-                    with Image.open(self.folder / name) as image:
-                        pixels = _fit(image.convert("RGB"), self.size)
-                except (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError):
-                    bad.append(name)
-                # Outside of the block above: an error of who asks is none of the image.
-                yield pixels
-                advance()
-        if bad:
-            first = ", ".join(bad[:3])
-            raise InputError(f"{self.folder}: {len(bad)} images are missing or cannot be read: {first}.", "replace them.")
-
-
-def read_labelled(entry: Mapping[str, Any], root: Path) -> tuple[Images, dict[str, NDArray]]:
+def read_labelled(entry: Mapping[str, Any], root: Path) -> tuple[Decoded, dict[str, NDArray]]:
     """All images and labels of a folder with a metadata.csv.
 
     Returns:
@@ -75,7 +29,8 @@ def read_labelled(entry: Mapping[str, Any], root: Path) -> tuple[Images, dict[st
     """
     folder = root / entry["folder"]
     table = _metadata(folder / "metadata.csv")
-    return Images(folder, table["img_filename"].to_list(), entry["size"]), {
+    images = FolderImages(folder, table["img_filename"].to_list())
+    return Decoded(images, entry["size"], entry["transform"]), {
         "split": table["split"].to_numpy(),
         "draw": np.full(len(table), -1),
         "y": table["y"].to_numpy(),
@@ -84,7 +39,7 @@ def read_labelled(entry: Mapping[str, Any], root: Path) -> tuple[Images, dict[st
     }
 
 
-def read_bank(entry: Mapping[str, Any], root: Path) -> Images:
+def read_bank(entry: Mapping[str, Any], root: Path) -> Decoded:
     """Images (N, S, S, 3) of an unlabelled folder: all in the order of their paths, or `limit` of them drawn by the seed.
 
     Raises:
@@ -98,7 +53,7 @@ def read_bank(entry: Mapping[str, Any], root: Path) -> Images:
     if limit:
         chosen = np.random.default_rng([entry["seed"]]).choice(len(names), size=limit, replace=False)
         names = [names[number] for number in np.sort(chosen)]
-    return Images(folder, names, entry["size"])
+    return Decoded(FolderImages(folder, names), entry["size"], entry["transform"])
 
 
 def group_names(classes: int, attributes: int) -> dict[str, str]:
@@ -134,12 +89,3 @@ def _refuse(path: Path, table: pl.DataFrame, bad: pl.Expr, what: str) -> None:
     if len(lines):
         first = ", ".join(f"line {line} ({name})" for line, name in lines.select("line", "img_filename").head(3).iter_rows())
         raise InputError(f"{path}: {len(lines)} lines have {what}: {first}.", "correct the table and run the command again.")
-
-
-def _fit(image: Image.Image, size: int) -> Pixels:
-    """The shorter side resized to `size`, the centre cut out."""
-    scale = size / min(image.size)
-    width, height = (max(size, round(side * scale)) for side in image.size)
-    resized = image.resize((width, height), Image.Resampling.BICUBIC)
-    left, top = (width - size) // 2, (height - size) // 2
-    return np.asarray(resized.crop((left, top, left + size, top + size)))

@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from anchored.plan.base import Count, Fraction, FractionRange, Identifier, NonNegative, Positive, Section
+from anchored.plan.preprocessing import Convention
 
 
 class Scene(Section):
@@ -100,7 +101,10 @@ class Folder(Section):
     folder: str
     """The folder, relative to the root folder. Run `anchored prepare NAME --force` after its content changed."""
     size: Count = 224
-    """Side of the stored image, in pixels: the shorter side is resized to it (bicubic), then the centre is cut out."""
+    """Side of the stored image, in pixels."""
+    convention: Convention = "short-side"
+    """How the square is cut from the image. group-dro and dfr: squashed to 256/224 of `size`, then the centre; kumar and
+    short-side: the shorter side resized to `size` (bicubic), then the centre."""
 
 
 class ImageFolder(Section):
@@ -111,7 +115,10 @@ class ImageFolder(Section):
     folder: str
     """The folder, relative to the root folder. Run `anchored prepare NAME --force` after its content changed."""
     size: Count = 224
-    """Side of the stored image, in pixels: the shorter side is resized to it (bicubic), then the centre is cut out."""
+    """Side of the stored image, in pixels."""
+    convention: Convention = "short-side"
+    """How the square is cut from the image. group-dro and dfr: squashed to 256/224 of `size`, then the centre; kumar and
+    short-side: the shorter side resized to `size` (bicubic), then the centre."""
     limit: Count | None = None
     """Number of images, drawn by the dataset's seed; all where it is left out."""
 

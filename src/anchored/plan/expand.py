@@ -14,6 +14,7 @@ from anchored.plan.config import Config, Experiment
 from anchored.plan.datasets import BANKS, DigitBank
 from anchored.plan.load import SCHEMA, Plan
 from anchored.plan.naming import configuration_label, copy_names, derive_seed
+from anchored.plan.preprocessing import transform
 
 
 def expand(config: Config) -> Plan:
@@ -46,6 +47,8 @@ def _datasets(config: Config) -> dict[str, Any]:
         entry["labelled"] = not isinstance(dataset, BANKS)
         if isinstance(dataset, DigitBank):
             entry["scenes"] = _dump(config.datasets[dataset.scenes])
+        if "convention" in entry:
+            entry["transform"] = transform(entry["convention"], "scenes", entry["size"])
         entry["seed"] = derive_seed(config.seed, "data", name)
         entries[name] = entry | {"threads": config.threads}
     return entries

@@ -1,0 +1,43 @@
+"""From an image file to the stored square: the conventions of the field, spelled out as steps.
+
+Two published tables are comparable only if they cut their images alike: on CelebA the families differ by the crop of 178 pixels.
+A plan holds the steps, so what `prepare` does can be read there and is part of the record.
+"""
+
+from typing import Any, Literal
+
+Convention = Literal["group-dro", "dfr", "kumar", "short-side"]
+Kind = Literal["scenes", "faces"]
+
+# Sagawa et al. 2020 and Kirichenko et al. 2023 enlarge by this before they cut the centre out.
+_MARGIN = (256, 224)
+# Side of the centre of CelebA's aligned images (218 x 178) that Sagawa et al. 2020 keep.
+_FACE = 178
+
+
+def transform(convention: Convention, kind: Kind, size: int) -> list[dict[str, Any]]:
+    """The steps of a convention, in order; `size` is the side of the result.
+
+    group-dro: scenes are resized to a square of 256/224 `size` (squashed), then the centre is cut out; faces lose all but the
+        centre 178 pixels, which are resized. Sagawa et al. 2020; JTT, LISA, SubpopBench.
+    dfr: scenes as above, and faces likewise. Kirichenko et al. 2023, Izmailov et al. 2022, AFR.
+    kumar: the shorter side of scenes is resized (bicubic), then the centre is cut out; faces are squashed. Kumar et al. 2022.
+    short-side: kumar's scenes, for any images. Nothing is squashed.
+
+    Steps: `resize` to (height, width); `resize-short`, the shorter side to `size`; `centre-crop` to a square.
+    """
+    if convention == "group-dro" and kind == "faces":
+        return [_crop(_FACE), _squash(size, "bilinear")]
+    if convention in ("group-dro", "dfr"):
+        return [_squash(size * _MARGIN[0] // _MARGIN[1], "bilinear"), _crop(size)]
+    if convention == "kumar" and kind == "faces":
+        return [_squash(size, "bilinear")]
+    return [{"step": "resize-short", "size": size, "filter": "bicubic"}, _crop(size)]
+
+
+def _squash(size: int, filter_: str) -> dict[str, Any]:
+    return {"step": "resize", "size": [size, size], "filter": filter_}
+
+
+def _crop(size: int) -> dict[str, Any]:
+    return {"step": "centre-crop", "size": size}
