@@ -6,10 +6,11 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
-from fisher_step import rewritten
+import yaml
 
 from anchored.errors import ConfigError, InputError
 from anchored.files import write_json
@@ -18,6 +19,10 @@ from anchored.fisher import step as module
 from anchored.fisher.errors import UncoveredParameters
 from anchored.fisher.hooks import Hooks
 from anchored.fisher.step import fim, fim_merge
+from anchored.plan.config import Config
+from anchored.plan.expand import expand
+
+MINI = Path(__file__).with_name("mini.yaml")
 
 
 @pytest.fixture
@@ -25,7 +30,9 @@ def sharded(mini_copy):
     """The miniature plan with fim-1 in N shards of whole batches, as the configuration would give it."""
 
     def plan(shards: int, **values):
-        changed = rewritten({"shards": shards, "batch": 3, **values})
+        config = yaml.safe_load(MINI.read_text())
+        config["fims"]["fim"] |= {"shards": shards, "batch": 3, **values}
+        changed = expand(Config.model_validate(config))
         write_json(mini_copy.root / "plan.json", changed)
         return changed
 

@@ -161,7 +161,7 @@ def test_busy_time_is_that_of_the_loader(depth, monkeypatch):
             clock.now += 100
     assert feed.busy_seconds == 10
     assert feed.images_per_second == 20 / 10
-    assert feed.waited_seconds <= 10 + (0 if depth else 1e-9)
+    assert feed.waited_seconds <= feed.busy_seconds
     if depth == 0:
         assert feed.waited_seconds == feed.busy_seconds
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from anchored.fisher.rules.functions import Use
+from anchored.fisher.rules.functions import Product, Use
 from anchored.fisher.rules.products import add_vector_squares
 
 # Entries of per-image gradients held at once, of all roots of a group together.
@@ -93,8 +93,12 @@ def groups(sites: Sequence[Site]) -> list[Group]:
 def _add_direct(uses: Sequence[tuple[Use, int, Tensor]], images: int, acc: Tensor) -> None:
     """The root is the parameter itself."""
     first, index, _ = uses[0]
-    key = first.product(index)
-    if key is not None and all(use.product(i) == key and type(use) is type(first) for use, i, _ in uses):
+    key = first.product(index) if isinstance(first, Product) else None
+    if (
+        isinstance(first, Product)
+        and key is not None
+        and all(isinstance(use, Product) and type(use) is type(first) and use.product(i) == key for use, i, _ in uses)
+    ):
         first.add_products(index, [(use, g) for use, _, g in uses], images, acc)
         return
     for part in _parts(images, acc.numel()):

@@ -51,7 +51,8 @@ class Hooks:
 
     def __init__(self, model: nn.Module, names: Sequence[str], dtype: torch.dtype) -> None:
         self._model = model
-        self._parameters = {name: parameter for name, parameter in model.named_parameters() if name in set(names)}
+        parameters = dict(model.named_parameters())
+        self._parameters = {name: parameters[name] for name in names}
         self.sums = {name: _zeros(parameter, dtype) for name, parameter in self._parameters.items()}
         self._target = self.sums
         self._start = torch.zeros((), device=self._parameters[names[0]].device, requires_grad=True)

@@ -125,11 +125,9 @@ class Trace(TorchFunctionMode):
     def _meeting(self, func: Any, args: Any, kwargs: Any, tensors: Any, entries: Any, names: frozenset[str]) -> Any:
         self._note_outside(tensors, func)
         if func in REWRITES:
-            try:
-                with self:
-                    return REWRITES[func](*args, **kwargs)
-            except NotImplementedError:
-                return self._refused(func, args, kwargs, names)
+            with self:
+                rewritten = REWRITES[func](*args, **kwargs)
+            return self._refused(func, args, kwargs, names) if rewritten is None else rewritten
         if func in _BROADCASTING or func in _JOINING or func in _PRODUCTS:
             copies = self._copies(func, args, kwargs, tensors, entries)
             if copies is not None:

@@ -4,7 +4,7 @@ Heads, teacher and centre are fixed parts of the function, in evaluation mode an
 head into the backbone.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from anchored.backbones.heads import DinoHead
 from anchored.objectives.dino import dino_losses, sampled_losses
 
 Batch = Mapping[str, Tensor]
+Network = Callable[[Tensor], Tensor]
 
 
 class DinoImageLoss:
@@ -52,8 +53,7 @@ class DinoImageLoss:
 
     def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
         """Loss (B,) of each image under `model`."""
-        parts = [batch[name] for name in ("large", "small") if name in batch]
-        student = torch.cat([self._logits(model, self._head, views) for views in parts], dim=1)
+        student = self.student_logits(model, batch)
         temperature = self._settings["student_temperature"]
         if self._sampled or self._teacher is None:
             return sampled_losses(student, batch["uniforms"], student_temperature=temperature)
@@ -67,7 +67,12 @@ class DinoImageLoss:
             teacher_temperature=self._settings["teacher_temperature"],
         )
 
-    def _logits(self, network: nn.Module, head: DinoHead, views: Tensor) -> Tensor:
+    def student_logits(self, network: Network, batch: Batch) -> Tensor:
+        """Logits (B, G + L, K) that the student's head makes of the features of `network`."""
+        parts = [batch[name] for name in ("large", "small") if name in batch]
+        return torch.cat([self._logits(network, self._head, views) for views in parts], dim=1)
+
+    def _logits(self, network: Network, head: DinoHead, views: Tensor) -> Tensor:
         """Logits (B, V, K) of views (B, V, 3, H, W); the rows of an image stay neighbours."""
         flat = views.flatten(0, 1).contiguous(memory_format=torch.channels_last)
         with torch.autocast(views.device.type, dtype=self._autocast, enabled=self._autocast is not None):

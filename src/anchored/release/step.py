@@ -60,16 +60,16 @@ def fim_release(
     lookup(plan, "fims", name)
     if licence is not None and not _LICENCE.fullmatch(licence):
         raise ConfigError(f"'{licence}' is no SPDX licence expression.", "for example CC-BY-4.0, or Apache-2.0 OR MIT.")
-    folder = folder.absolute()
+    typed, folder = folder, folder.absolute()
     _require_ours(folder)
     with exclusive(f"fim-release {name}", paths), _building(folder) as built:
-        record, fisher, anchor = _read(name, paths)
+        record, backbone, fisher, anchor = _read(name, paths)
         summary = summarise(fisher)
         _copy(paths.fim(name) / FIM, built / FIM)
         if with_backbone:
             state = {key: value.detach().cpu().contiguous() for key, value in anchor.state_dict().items()}
             write_bytes(built / BACKBONE, safetensors.torch.save(state, metadata={"format": "pt"}))
-        metadata = _metadata(name, paths, record, fisher, summary, licence, built)
+        metadata = _metadata(name, record, backbone, fisher, summary, licence, built)
         write_text(built / METADATA, text(metadata))
         write_text(built / CARD, card(metadata, with_backbone=with_backbone))
         if licence:
@@ -79,16 +79,16 @@ def fim_release(
         write_bytes(built / "spectrum.png", png)
         write_text(built / SUMS, checksums(built, [path.name for path in built.iterdir()]))
         if folder.is_dir() and _contents(folder) == _contents(built):
-            log.info("fim-release %s: nothing to do, %s is up to date", name, folder)
+            log.info("fim-release %s: nothing to do, %s is up to date", name, typed)
             return
         if folder.is_dir() and any(folder.iterdir()) and not force:
             raise ConfigError(f"{folder} holds another release.", "pass --force to replace it, or choose another folder.")
         _swap(built, folder)
-    log.info("fim-release %s: %d files in %s", name, len(_contents(folder)), folder)
+    log.info("fim-release %s: %d files in %s", name, len(_contents(folder)), typed)
 
 
-def _read(name: str, paths: Paths) -> tuple[dict[str, Any], LoadedFisher, nn.Module]:
-    """The FIM's record, the FIM and its anchor; the three belong together."""
+def _read(name: str, paths: Paths) -> tuple[dict[str, Any], dict[str, Any], LoadedFisher, nn.Module]:
+    """The records of the FIM and of its backbone, the FIM and its anchor; all belong together."""
     source = paths.fim(name)
     record = read_json(source / "record.json", made_by=f"anchored fim {name}")
     made = {Path(path).name: digest for path, digest in record["outputs"].items()}
@@ -98,22 +98,21 @@ def _read(name: str, paths: Paths) -> tuple[dict[str, Any], LoadedFisher, nn.Mod
         raise InputError(f"{source / FIM} differs from its record: it was changed or damaged.", f"run `anchored fim {name}`.")
     backbone = paths.backbone(record["entry"]["backbone"])
     made_by = f"anchored pretrain {backbone.name}"
-    entry = read_json(backbone / "record.json", made_by=made_by)["entry"]
-    anchor, _ = load_anchor(backbone / "model.safetensors", entry, made_by=made_by)
-    return record, load_fisher(source / FIM, anchor), anchor
+    made_from = read_json(backbone / "record.json", made_by=made_by)
+    anchor, _ = load_anchor(backbone / "model.safetensors", made_from["entry"], made_by=made_by)
+    return record, made_from, load_fisher(source / FIM, anchor), anchor
 
 
 def _metadata(
     name: str,
-    paths: Paths,
     record: Mapping[str, Any],
+    backbone: Mapping[str, Any],
     fisher: LoadedFisher,
     summary: Summary,
     licence: str | None,
     built: Path,
 ) -> Metadata:
     entry, code = record["entry"], record["code"]
-    backbone = read_json(paths.backbone(entry["backbone"]) / "record.json", made_by=f"anchored pretrain {entry['backbone']}")
     weights = {Path(path).name: digest for path, digest in backbone["outputs"].items()}
     uneven = {
         kind: Uneven(**{key: getattr(found, key) for key in Uneven.model_fields}) for kind, found in summary.conditioned.items()

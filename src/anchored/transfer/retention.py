@@ -13,7 +13,7 @@ Everything in evaluation mode, with the same images and the same views for every
 """
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -23,14 +23,13 @@ from torch import Tensor, nn
 from torch.func import functional_call, jvp
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from anchored.backbones.checkpoint import load_anchor, load_state, network
-from anchored.backbones.features import feature_width, features, to_input
-from anchored.backbones.heads import DinoHead, dino_head
+from anchored.backbones.features import features, to_input
 from anchored.data.store import open_store
 from anchored.errors import ConfigError
 from anchored.evaluate.metrics import average_accuracy, worst_group_accuracy
 from anchored.fisher import load_fisher
 from anchored.fisher.measurement import Measurement
+from anchored.objectives.image_loss import Network
 from anchored.paths import Paths
 from anchored.plan.load import Plan, lookup
 from anchored.plan.naming import derive_seed
@@ -64,7 +63,6 @@ class Retention:
         self.backbone: Mapping[str, Any] = lookup(plan, "backbones", measurement.entry["backbone"])
         self.fisher = load_fisher(paths.fim(name) / "fim.safetensors", self.anchor)
         self._loss = measurement.loss
-        self._head = _student_head(self.backbone, measurement.entry["backbone"], self.anchor, paths).to(device)
         bank = open_store(paths.data(measurement.entry["bank"]))
         self._batches = list(_on_other_images(measurement, len(bank.packed), settings.held_out).batches())
         self.size = int(bank.packed.shape[1])
@@ -137,17 +135,12 @@ class Retention:
                 if name in self.fisher
             ) / 2
 
-    def _log_probabilities(self, model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
-        return self._logits(model, batch).log_softmax(-1)
+    def _log_probabilities(self, network: Network, batch: Mapping[str, Tensor]) -> Tensor:
+        return self._logits(network, batch).log_softmax(-1)
 
-    def _logits(self, forward: Callable[[Tensor], Tensor], batch: Mapping[str, Tensor]) -> Tensor:
-        """Logits (B * V, K) over the student's temperature, of the features that `forward` makes of views."""
-        found = []
-        for part in ("large", "small"):
-            if part in batch:
-                views = batch[part].flatten(0, 1).contiguous(memory_format=torch.channels_last)
-                found.append(self._head(forward(views)).logits)
-        return torch.cat(found) / self.backbone["pretraining"]["dino"]["student_temperature"]
+    def _logits(self, network: Network, batch: Mapping[str, Tensor]) -> Tensor:
+        """Logits (B * V, K) of the student's head over its temperature."""
+        return self._loss.student_logits(network, batch).flatten(0, 1) / self.backbone["pretraining"]["dino"]["student_temperature"]
 
 
 def _with_soft_targets(plan: Plan, name: str) -> Plan:
@@ -168,11 +161,3 @@ def _on_other_images(measurement: Measurement, bank: int, count: int) -> Measure
     other.rows = np.random.default_rng(derive_seed(measurement.entry["seed"], "held out")).permutation(others)[:count]
     return other
 
-
-def _student_head(entry: Mapping[str, Any], name: str, model: nn.Module, paths: Paths) -> DinoHead:
-    """The head that was trained with the anchor, in evaluation mode."""
-    path = paths.backbone(name) / "model.safetensors"
-    _, tensors = load_anchor(path, entry, made_by=f"anchored pretrain {name}")
-    head = dino_head(feature_width(model), entry["pretraining"]["dino"], seed=0)
-    load_state(head, network(tensors, f"{entry['anchor']}_head"), where=f"head of {name}")
-    return head.eval().requires_grad_(False)

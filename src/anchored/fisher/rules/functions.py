@@ -12,6 +12,7 @@ uses by itself: tokens, position embeddings, scales, bias tables, fused and stan
 Per-sample gradients by one copy a sample are Goodfellow's and Opacus' idea; here they are used where broadcasting proves them.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
@@ -28,7 +29,7 @@ from anchored.fisher.rules.rows import channels_last, joined
 IsRoot = Callable[[Tensor], bool]
 
 
-class Use:
+class Use(ABC):
     """One call of a function that mixes rows of images with roots.
 
     Args:
@@ -40,17 +41,21 @@ class Use:
         self.roots = list(roots)
         self.inputs = list(inputs)
 
+    @abstractmethod
     def per_image(self, index: int, g: Tensor, images: int, part: slice) -> Tensor:
         """(b, *shape of root `index`): its gradient for each of the b images in `part`. g: the gradient that was recorded."""
-        raise NotImplementedError
 
+
+class Product(Use):
+    """A use whose per-image gradients need not be held: they are products, which have a rule of their own."""
+
+    @abstractmethod
     def product(self, index: int) -> Hashable | None:
         """Uses of one root with the same key have a joint closed form, `add_products`; None where there is none."""
-        return None
 
+    @abstractmethod
     def add_products(self, index: int, uses: "Sequence[tuple[Use, Tensor]]", images: int, acc: Tensor) -> None:
         """Acc += sum_n (d loss_n / d root)^2 over all `uses` of one key, each with its g."""
-        raise NotImplementedError
 
 
 class Copies(Use):
@@ -73,7 +78,7 @@ class Copies(Use):
         return out.flatten(1, 2)
 
 
-class Linear(Use):
+class Linear(Product):
     """x W^T + b, or x W for a matrix product."""
 
     def __init__(self, x: Tensor, weight: Tensor | None, bias: Tensor | None, transposed: bool = False) -> None:
@@ -104,7 +109,7 @@ class Linear(Use):
         return index == 0 and self._has_weight
 
 
-class Convolution(Use):
+class Convolution(Product):
     """One, two or three dimensions; a weight that is a parameter itself has the rule of `nn.Conv2d`."""
 
     def __init__(self, x: Tensor, shape: torch.Size, settings: Mapping[str, Any], roots: Mapping[str, Tensor]) -> None:

@@ -6,7 +6,6 @@ multi-head attention = three linear layers, scaled dot-product attention, one li
 from collections.abc import Callable
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -31,14 +30,14 @@ def attention(
     attn_mask: Tensor | None = None,
     use_separate_proj_weight: bool = False,
     **rest: Any,
-) -> tuple[Tensor, Tensor | None]:
+) -> tuple[Tensor, Tensor | None] | None:
     """`F.multi_head_attention_forward` of (tokens, rows, features), images first inside.
 
-    Masks, separate widths and additional keys are left to the caller's fallback: they raise.
+    None with masks, separate widths and additional keys.
     """
     unusual = (bias_k, bias_v, key_padding_mask, attn_mask)
     if in_proj_weight is None or use_separate_proj_weight or add_zero_attn or any(part is not None for part in unusual):
-        raise NotImplementedError("multi-head attention with masks or separate projections")
+        return None
     rows = [tensor.transpose(0, 1) for tensor in (query, key, value)]
     weights = in_proj_weight.chunk(3)
     biases = in_proj_bias.chunk(3) if in_proj_bias is not None else (None, None, None)
@@ -56,4 +55,3 @@ def attention(
 
 
 REWRITES: dict[Any, Callable[..., Any]] = {F.multi_head_attention_forward: attention}
-REWRITES[torch.nn.functional.multi_head_attention_forward] = attention
