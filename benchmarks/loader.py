@@ -49,9 +49,8 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     prepare_torchvision()
     policy = DinoViews(recipe="dino").model_dump(mode="json")
-    steps = transform("short-side", "scenes", SIDE)
-    sources = [Image.fromarray(getattr(data, name)()) for name in ("astronaut", "chelsea", "coffee", "rocket")]
-    photographs = [preprocess(image, steps) for image in sources]
+    names, steps = ("astronaut", "chelsea", "coffee", "rocket"), transform("short-side", "scenes", SIDE)
+    photographs = [preprocess(Image.fromarray(getattr(data, name)()), steps) for name in names]
     images = np.stack([photographs[number % 4] for number in range(options.images)])
     torch.manual_seed(0)
     ways = {

@@ -213,6 +213,6 @@ def test_prepare_says_nothing_to_do(mini_copy, mini_plan, monkeypatch, caplog):
     logger = logging.getLogger("anchored")
     monkeypatch.setattr(logger, "propagate", True)
     logger.setLevel("INFO")
-    monkeypatch.setattr(data_step, "_build", lambda *_: pytest.fail("built although up to date"))
+    monkeypatch.setattr(data_step, "build", lambda *_: pytest.fail("built although up to date"))
     prepare(mini_plan, "scenes", mini_copy)
     assert "prepare scenes: nothing to do" in caplog.text

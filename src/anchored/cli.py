@@ -61,13 +61,20 @@ def prepare(
     plan: PlanFile = _PLAN,
     root: Root = Path("."),
     force: Force = False,
+    check: Annotated[bool, typer.Option("--check", help="Write nothing; fail if the sources do not give what is stored.")] = False,
 ) -> None:
     """Build a packed dataset.
 
-    Reads its entry of the plan. Writes results/data/DATASET/{images.npy, index.parquet, manifest.json, record.json}.
+    Reads its entry of the plan and the images that it names. Writes results/data/DATASET/{images.npy, index.parquet,
+    manifest.json, record.json}. With --check it reads all of these and writes nothing.
     """
 
     def run(paths: Paths, entries: dict) -> None:
+        if check:
+            from anchored.data.check import check as compare
+
+            print("\n".join(compare(entries, dataset, paths)))
+            return
         from anchored.data.step import prepare as step
 
         step(entries, dataset, paths, force=force)

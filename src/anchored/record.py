@@ -32,6 +32,9 @@ from anchored.steps import PACKAGE, code_files
 
 log = logging.getLogger("anchored")
 
+# In place of the command that makes an input: none does.
+FOREIGN = ""
+
 _LIBRARIES = ("torch", "torchvision", "timm", "numpy", "polars", "scikit-learn", "scikit-image", "safetensors")
 
 
@@ -58,7 +61,7 @@ class Step:
         name: the entry's name.
         entry: all that the step was told to do.
         paths: the folder layout.
-        inputs: files that are read, each with the command that makes it.
+        inputs: files that are read, each with the command that makes it, or FOREIGN.
         outputs: files (or folders) that are written, without the record.
         record: where the record goes.
     """
@@ -135,7 +138,11 @@ class Step:
                 f"{self.step} {self.name} needs {len(self.inputs)} files, {len(missing)} of them missing: {first}.",
                 f"run `{next(iter(missing.values()))}`{' and the like' if len(missing) > 1 else ''}, or let snakemake do so.",
             )
-        return {self._relative(path): file_digest(path) for path in self.inputs}
+        return {self._relative(path): self._input_digest(path) for path in self.inputs}
+
+    def _input_digest(self, path: Path) -> str:
+        foreign = self.inputs[path] == FOREIGN
+        return stat_digest(path) if foreign and path.suffix.lower() in steps.BY_STAT else file_digest(path)
 
     def _up_to_date(self, key: str) -> bool:
         try:
@@ -152,7 +159,7 @@ def planned_step(plan: Plan, kind: str, name: str, paths: Paths) -> Step:
     """The frame of the entry `name` in the plan's map `kind`, or of evaluate and tables; files are those of `steps.py`."""
     made, record = steps.split_record(steps.outputs(kind, name, paths))
     # A foreign file that is missing is reported by the step, which knows what to do about it.
-    foreign = {path: "" for path in steps.foreign_inputs(kind, name, plan, paths) if path.is_file()}
+    foreign = {path: FOREIGN for path in steps.foreign_inputs(kind, name, plan, paths) if path.is_file()}
     return Step(
         step=steps.STEP_OF[kind],
         name=name,
@@ -176,6 +183,12 @@ def code_digest(step: str) -> str:
         digest.update(path.relative_to(PACKAGE).as_posix().encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()
+
+
+def stat_digest(path: Path) -> str:
+    """Size and time of change of a file, for files that take too long to read."""
+    found = path.stat()
+    return f"stat:{found.st_size}:{found.st_mtime_ns}"
 
 
 def path_digest(path: Path) -> str:

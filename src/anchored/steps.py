@@ -6,6 +6,7 @@ graphs with each other; both take inputs, outputs and code from here.
 
 from pathlib import Path
 
+from anchored.data.readers.locate import watched
 from anchored.paths import Paths
 from anchored.plan.load import Plan, lookup
 
@@ -35,6 +36,10 @@ STEP_OF = {
     "evaluate": "evaluate",
     "tables": "tables",
 }
+
+# Foreign archives, by suffix, of which a command looks at size and time of change only: hashing ImageNet takes longer than the
+# step that has nothing to do. The digest of every image that was taken from them is in the index; `prepare --check` compares.
+BY_STAT = (".zip", ".tar", ".parquet")
 
 # Maps that say only what an entry waits for -> the map that says what it is.
 ENTRY_OF = {"whole": "fims", "merged": "fims"}
@@ -106,10 +111,12 @@ def inputs(kind: str, name: str, plan: Plan, paths: Paths) -> dict[Path, str]:
 
 
 def foreign_inputs(kind: str, name: str, plan: Plan, paths: Paths) -> list[Path]:
-    """Files that no step makes and the entry reads: a table of images, a checkpoint. Engines do not watch them; the commands do."""
+    """Files that no step makes and the entry reads: lists and archives of images, a checkpoint. Engines do not watch them; the
+    commands do. See `BY_STAT`.
+    """
     entry = plan[kind].get(name, {}) if kind in ("datasets", "backbones") else {}
-    if entry.get("reader") == "folder":
-        return [paths.root / entry["folder"] / "metadata.csv"]
+    if kind == "datasets":
+        return watched(entry, paths.root)
     if (entry.get("weights") or {}).get("checkpoint"):
         return [paths.root / entry["weights"]["checkpoint"]]
     return []

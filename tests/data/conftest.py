@@ -15,8 +15,8 @@ def photographs() -> NDArray[np.uint8]:
     from anchored.plan.preprocessing import transform
 
     steps = transform("short-side", "scenes", 256)
-    images = [Image.fromarray(getattr(data, name)()) for name in ("astronaut", "chelsea", "coffee", "rocket")]
-    return np.stack([preprocess(image, steps) for image in images])
+    names = ("astronaut", "chelsea", "coffee", "rocket")
+    return np.stack([preprocess(Image.fromarray(getattr(data, name)()), steps) for name in names])
 
 
 @pytest.fixture(scope="session")

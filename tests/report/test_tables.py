@@ -1,6 +1,7 @@
 """The numbers that stand in tables, computed a second time from a miniature's predictions with plain loops."""
 
 import csv
+import dataclasses
 import io
 import re
 import statistics
@@ -22,6 +23,9 @@ from anchored.report.tables import contrast_table, group_table, results
 from anchored.report.text import ARM_NAMES, MINUS
 
 GROUPS = Groups(("a", "b"), (90, 10), (5, 5))
+PAINT = {
+    "name": "PaintBirds", "version": "2", "licences": ["CC0-1.0"], "note": "Drawn birds.", "counts": "Waterbirds (as published)",
+}  # fmt: skip
 NAMES = {shown: arm for arm, shown in ARM_NAMES.items()}
 
 # (arm, configuration, hyper, replicate): (val WGA, test accuracy of group 0, of group 1)
@@ -128,6 +132,25 @@ def test_same_rate_table_compares_with_both_baselines() -> None:
     assert column(table, "erm", f"WGA {MINUS} ERM at lr 1e-3") == ""
     assert column(table, "erm", f"WGA {MINUS} tuned ERM").startswith("-28.0 [")
     assert "a gain of the rate, not of the anchor" in " ".join(table.notes)
+
+
+def test_every_table_names_the_true_source() -> None:
+    """A table on a stand-in must not pass for one on Waterbirds, nor one convention of cutting for another."""
+    experiment, picks = miniature()
+    cut = {"convention": "dfr", "steps": "256x256 bilinear, centre 224"}
+    groups = dataclasses.replace(GROUPS, source=PAINT, preprocessing=cut)
+    rule = find_rule("val-wga")
+    for table in (
+        results(picks, compared(), experiment=experiment, rule=rule, scope="tuned", groups=groups),
+        contrast_table(picks, compared(kind="contrast"), experiment=experiment, rule=rule, groups=groups),
+        group_table(picks, experiment=experiment, rule=rule, groups=groups),
+    ):
+        assert table.notes[-2:] == (
+            "Source: PaintBirds 2 (CC0-1.0). Waterbirds (as published). Drawn birds.",
+            "Preprocessing: dfr (256x256 bilinear, centre 224).",
+        )
+    plain = dataclasses.replace(GROUPS, source={"name": "folder birds, as given"})
+    assert group_table(picks, experiment=experiment, rule=rule, groups=plain).notes[-1] == "Source: folder birds, as given."
 
 
 def test_contrasts_print_both_averages() -> None:

@@ -26,6 +26,8 @@ SOURCES = {
     "digits": "Optical Recognition of Handwritten Digits, UCI, as shipped in scikit-learn (BSD-3-Clause)",
     "textures": "photographs 'grass' and 'gravel' as shipped in scikit-image (CC0)",
 }
+FACTS = {"source": {"name": "DigitScenes (embedded)"}, "sources": SOURCES}
+"""Entries of a manifest: the name that tables print, and the parts with their licences."""
 
 Pixels = NDArray[np.uint8]
 

@@ -1,16 +1,37 @@
 """The step `prepare`: from raw images to a packed store."""
 
+import logging
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from anchored.data import digitscenes, folder
+from anchored.data import digitscenes
+from anchored.data.encoded import digests
+from anchored.data.readers.celeba import read_celeba
+from anchored.data.readers.folder import read_folder, read_waterbirds
+from anchored.data.readers.images import read_images
+from anchored.data.readers.parquet import read_parquet
+from anchored.data.readers.reading import Reading, histogram_lines
 from anchored.data.store import Layer, write_store
 from anchored.paths import Paths
 from anchored.plan.load import Plan, lookup
 from anchored.record import planned_step
+
+log = logging.getLogger("anchored")
+
+READERS: dict[str, Callable[[Mapping[str, Any], Path], Reading]] = {
+    "waterbirds": read_waterbirds,
+    "celeba": read_celeba,
+    "folder": read_folder,
+    "parquet": read_parquet,
+    "images": read_images,
+}
+"""The readers of images in files, by the name that a configuration gives them."""
+
+Built = tuple[dict[str, Layer], pl.DataFrame, dict[str, Any]]
 
 
 def prepare(plan: Plan, name: str, paths: Paths, *, force: bool = False) -> None:
@@ -18,36 +39,47 @@ def prepare(plan: Plan, name: str, paths: Paths, *, force: bool = False) -> None
     entry = lookup(plan, "datasets", name)
     with planned_step(plan, "datasets", name, paths).run(force=force) as running:
         if running:
-            manifest = write_store(paths.data(name), *_build(entry, paths.root))
+            manifest = write_store(paths.data(name), *build(entry, paths.root))
             running.measure(images=manifest["shape"][0], groups=manifest["groups"])
 
 
-def _build(entry: dict[str, Any], root: Path) -> tuple[dict[str, Layer], pl.DataFrame, dict[str, Any]]:
-    """Layers, index and facts of a plan entry."""
+def build(entry: Mapping[str, Any], root: Path) -> Built:
+    """Layers, index and facts of a plan entry. Images in files are not decoded before the layers are iterated over."""
     facts = {"reader": entry["reader"], "labelled": entry["labelled"]}
-    images: Layer
-    match entry["reader"]:
-        case "digitscenes-bank":
-            scenes = digitscenes.build_bank(entry)
-            layers: dict[str, Layer] = {"image": scenes.images, "mask": scenes.masks, "background": scenes.backgrounds}
-            return layers, _rows(len(scenes.images)), facts | {"sources": digitscenes.SOURCES}
-        case "images":
-            images = folder.read_bank(entry, root)
-            return {"image": images}, _rows(len(images)), facts
-        case "folder":
-            images, columns = folder.read_labelled(entry, root)
-            classes, attributes = int(columns["y"].max()) + 1, int(columns["a"].max()) + 1
-            facts |= {"group_names": folder.group_names(classes, attributes)}
-        case _:
-            images, columns = digitscenes.build_labelled(entry)
-            attributes = 2
-            facts |= {"sources": digitscenes.SOURCES, "group_names": digitscenes.group_names(entry)}
-    index = _rows(len(images)).with_columns(**columns)
-    return {"image": images}, index.with_columns(
+    if entry["reader"] in READERS:
+        return _from_files(entry, root, facts)
+    if entry["reader"] == "digitscenes-bank":
+        scenes = digitscenes.build_bank(entry)
+        layers: dict[str, Layer] = {"image": scenes.images, "mask": scenes.masks, "background": scenes.backgrounds}
+        return layers, _rows(len(scenes.images)), facts | digitscenes.FACTS
+    images, columns = digitscenes.build_labelled(entry)
+    index = _rows(len(images)).with_columns(**columns).with_columns(
         pl.col("draw", "y", "a").cast(pl.Int16),
         pl.col("source").cast(pl.Int32),
-        (attributes * pl.col("y") + pl.col("a")).cast(pl.Int16).alias("group"),
-    ), facts  # fmt: skip
+        (2 * pl.col("y") + pl.col("a")).cast(pl.Int16).alias("group"),
+    )  # fmt: skip
+    return {"image": images}, index, facts | digitscenes.FACTS | {"group_names": digitscenes.group_names(entry)}
+
+
+def _from_files(entry: Mapping[str, Any], root: Path, facts: dict[str, Any]) -> Built:
+    reading = READERS[entry["reader"]](entry, root)
+    images, columns = reading.images, reading.columns
+    files = {"path": pl.Series(images.names, dtype=pl.String), "sha256": pl.Series(digests(images), dtype=pl.String)}
+    index = pl.concat([_rows(len(images.names)), columns], how="horizontal").with_columns(**files)
+    if "group" in index.columns:
+        for line in histogram_lines(index, reading.facts["group_names"]):
+            log.info("%s", line)
+    if "split" in index.columns:
+        _warn_of_copies(index)
+    return {"image": reading.decoded(entry)}, index, facts | reading.facts
+
+
+def _warn_of_copies(index: pl.DataFrame) -> None:
+    """An image of the test split that is also trained on makes every accuracy a little too good."""
+    trained = index.filter(pl.col("split") == "train")["sha256"]
+    copies = index.filter(pl.col("split") != "train", pl.col("sha256").is_in(trained.implode()))
+    if len(copies):
+        log.warning("%d images of val or test are byte for byte in train, too: %s", len(copies), ", ".join(copies["path"].head(3)))
 
 
 def _rows(count: int) -> pl.DataFrame:

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from anchored.plan.arms import ANCHORED_ARMS, Arm, Arms
 from anchored.plan.base import Count, Finite, Fraction, Identifier, NonNegative, Positive, Section
-from anchored.plan.datasets import BANKS, Dataset, DigitBank, DigitScenes
+from anchored.plan.datasets import BANKS, Dataset, DigitBank, DigitScenes, multi_label
 from anchored.plan.views import SceneViews, Views
 
 
@@ -303,6 +303,8 @@ class Config(Section):
         for where, key, wants_bank in self._uses():
             if (key in banks) != wants_bank:
                 raise ValueError(f"{where}: '{key}' is {'a labelled dataset' if wants_bank else 'an unlabelled bank'}")
+            if multi_label(self.datasets[key]):
+                raise ValueError(f"{where}: '{key}' has 40 targets (target: all), training and probes need one class: name one")
         for name, experiment in self.experiments.items():
             if experiment.fim and self.fims[experiment.fim].backbone != experiment.backbone:
                 raise ValueError(

@@ -1,5 +1,6 @@
 """The datasets that a configuration can name: labelled ones, and unlabelled banks for pre-training and the Fisher."""
 
+import difflib
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -89,39 +90,133 @@ class DigitBank(Section):
     """Number of images."""
 
 
-class Folder(Section):
-    """Labelled images in a folder with a metadata.csv, the on-disk format of Waterbirds.
+class _Files(Section):
+    """Images in files."""
 
-    `metadata.csv` has a line an image: `img_filename` (relative to the folder), `split` (train, val, test or 0, 1, 2), `y`
-    (class) and `a` or `place` (attribute), both integers from 0.
+    reader: str
+    """Names the kind of dataset."""
+    folder: str
+    """Where they lie, relative to the root folder. Image files are not watched: run `anchored prepare NAME --force` after they
+    changed; `anchored prepare NAME --check` tells."""
+    size: Count = 224
+    """Side of the stored image, in pixels."""
+    convention: Convention = "short-side"
+    """How the square is cut from the image. group-dro and dfr: squashed to 256/224 of `size`, then the centre; kumar and
+    short-side: the shorter side resized to `size` (bicubic), then the centre. Faces: group-dro keeps the centre 178 pixels, kumar
+    squashes the whole image."""
+
+
+class _Published(_Files):
+    """A dataset with published group counts."""
+
+    convention: Convention = "group-dro"
+    """As in the other readers; group-dro is that of the first tables on this dataset."""
+    published: bool = True
+    """Refuse group counts that differ from the published ones: a table in a wrong row order trains without an error. Set it to
+    false for a subset."""
+
+
+class _Labelled(_Files):
+    """Images with a table whose columns and labels are the user's."""
+
+    image: str | None = None
+    """Column of the image; found by its usual names where it is left out, like the next three."""
+    label: str | None = None
+    """Column of the class y. Labels may be any text; they are sorted (numbers by value) and numbered from 0."""
+    attribute: str | None = None
+    """Column of the attribute a; `-`: there is none, groups are the classes."""
+    split: str | None = None
+    """Column of the split: train, val, test, 0, 1, 2, or the like."""
+    classes: tuple[str, ...] | None = None
+    """Readable names of the classes, in the order of their numbers; the labels themselves where it is left out."""
+    attributes: tuple[str, ...] | None = None
+    """Readable names of the attribute's values, likewise."""
+    unseen_groups: bool = False
+    """Accept groups that val or test have and train lacks."""
+
+
+class Waterbirds(_Published):
+    """Waterbirds as released by group DRO or by WILDS: a folder with `metadata.csv`, or the folder above it."""
+
+    reader: Literal["waterbirds"]
+    """Names the kind of dataset."""
+
+
+class Celeba(_Published):
+    """CelebA: `list_attr_celeba` and `list_eval_partition` as .csv or .txt, images as `img_align_celeba/` or a zip file.
+
+    Zip files are read as they are; one file may hold lists and images.
+    """
+
+    reader: Literal["celeba"]
+    """Names the kind of dataset."""
+    target: str = "Blond_Hair"
+    """The attribute that is the class y: one of the 40, or `all`: every one of them, a multi-label target, which no experiment
+    can be trained on."""
+    attribute: str = "Male"
+    """The attribute a: one of the 40."""
+
+    @model_validator(mode="after")
+    def _attributes_exist(self) -> Self:
+        for key in ("target", "attribute"):
+            value = getattr(self, key)
+            if value not in CELEBA_ATTRIBUTES and (key, value) != ("target", "all"):
+                near = difflib.get_close_matches(value, CELEBA_ATTRIBUTES, n=1, cutoff=0.4)
+                advice = f"did you mean '{near[0]}'?" if near else f"they are {', '.join(CELEBA_ATTRIBUTES)}."
+                raise ValueError(f"{key} '{value}' is none of CelebA's 40 attributes; {advice}")
+        if self.target == self.attribute:
+            raise ValueError(f"target and attribute are both '{self.target}': groups need two")
+        return self
+
+
+class Folder(_Labelled):
+    """Labelled images in a folder with a `metadata.csv`, such as the on-disk format of Waterbirds.
+
+    The table has a line an image: `img_filename` (relative to the folder), `split`, `y` (class) and `a` or `place` (attribute).
     """
 
     reader: Literal["folder"]
     """Names the kind of dataset."""
-    folder: str
-    """The folder, relative to the root folder. Run `anchored prepare NAME --force` after its content changed."""
-    size: Count = 224
-    """Side of the stored image, in pixels."""
-    convention: Convention = "short-side"
-    """How the square is cut from the image. group-dro and dfr: squashed to 256/224 of `size`, then the centre; kumar and
-    short-side: the shorter side resized to `size` (bicubic), then the centre."""
 
 
-class ImageFolder(Section):
-    """Unlabelled images in a folder, at any depth: a bank of your own, without masks."""
+class Parquet(_Labelled):
+    """Labelled images in parquet files, as mirrors on the Hugging Face hub hold them: one file, or a folder of them.
+
+    The split comes from a column or else from the names of files and folders (`train-00000-of-00001.parquet`).
+    """
+
+    reader: Literal["parquet"]
+    """Names the kind of dataset."""
+
+
+class ImageFolder(_Files):
+    """Unlabelled images, a bank of your own, without masks.
+
+    A folder of images at any depth, a .tar or .zip file, a .parquet file, or a folder of .tar or .parquet files. Archives are
+    read as they are; tar files must not be compressed.
+    """
 
     reader: Literal["images"]
     """Names the kind of dataset."""
-    folder: str
-    """The folder, relative to the root folder. Run `anchored prepare NAME --force` after its content changed."""
-    size: Count = 224
-    """Side of the stored image, in pixels."""
-    convention: Convention = "short-side"
-    """How the square is cut from the image. group-dro and dfr: squashed to 256/224 of `size`, then the centre; kumar and
-    short-side: the shorter side resized to `size` (bicubic), then the centre."""
     limit: Count | None = None
-    """Number of images, drawn by the dataset's seed; all where it is left out."""
+    """Number of images, drawn by the dataset's seed; all where it is left out. The index lists them with their digests."""
 
+
+# In the order of the attribute file.
+CELEBA_ATTRIBUTES = (
+    "5_o_Clock_Shadow", "Arched_Eyebrows", "Attractive", "Bags_Under_Eyes", "Bald", "Bangs", "Big_Lips", "Big_Nose", "Black_Hair",
+    "Blond_Hair", "Blurry", "Brown_Hair", "Bushy_Eyebrows", "Chubby", "Double_Chin", "Eyeglasses", "Goatee", "Gray_Hair",
+    "Heavy_Makeup", "High_Cheekbones", "Male", "Mouth_Slightly_Open", "Mustache", "Narrow_Eyes", "No_Beard", "Oval_Face",
+    "Pale_Skin", "Pointy_Nose", "Receding_Hairline", "Rosy_Cheeks", "Sideburns", "Smiling", "Straight_Hair", "Wavy_Hair",
+    "Wearing_Earrings", "Wearing_Hat", "Wearing_Lipstick", "Wearing_Necklace", "Wearing_Necktie", "Young",
+)  # fmt: skip
 
 BANKS = (DigitBank, ImageFolder)
-Dataset = Annotated[DigitScenes | DigitBank | Folder | ImageFolder, Field(discriminator="reader")]
+Dataset = Annotated[
+    DigitScenes | DigitBank | Waterbirds | Celeba | Folder | Parquet | ImageFolder, Field(discriminator="reader")
+]
+
+
+def multi_label(dataset: Section) -> bool:
+    """Whether a dataset has many targets instead of one class: nothing can be trained or probed on it here."""
+    return isinstance(dataset, Celeba) and dataset.target == "all"

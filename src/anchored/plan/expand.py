@@ -11,7 +11,7 @@ from anchored.files import value_digest
 from anchored.plan.arms import ANCHORED_ARMS, Ewc, configurations, grid
 from anchored.plan.base import Section
 from anchored.plan.config import Config, Experiment
-from anchored.plan.datasets import BANKS, DigitBank
+from anchored.plan.datasets import BANKS, Celeba, DigitBank
 from anchored.plan.load import SCHEMA, Plan
 from anchored.plan.naming import configuration_label, copy_names, derive_seed
 from anchored.plan.preprocessing import transform
@@ -48,7 +48,7 @@ def _datasets(config: Config) -> dict[str, Any]:
         if isinstance(dataset, DigitBank):
             entry["scenes"] = _dump(config.datasets[dataset.scenes])
         if "convention" in entry:
-            entry["transform"] = transform(entry["convention"], "scenes", entry["size"])
+            entry["transform"] = transform(entry["convention"], "faces" if isinstance(dataset, Celeba) else "scenes", entry["size"])
         entry["seed"] = derive_seed(config.seed, "data", name)
         entries[name] = entry | {"threads": config.threads}
     return entries

@@ -101,6 +101,19 @@ def average_note(groups: Groups) -> str:
     )
 
 
+def origin_notes(groups: Groups) -> list[str]:
+    """Where the images come from and how they were cut, so that no table passes for one on another dataset."""
+    notes = []
+    source, cut = groups.source, groups.preprocessing
+    if source:
+        licences = f" ({', '.join(source['licences'])})" if source.get("licences") else ""
+        more = "".join(f" {text.rstrip('.')}." for text in (source.get("counts"), source.get("note")) if text)
+        notes.append(f"Source: {' '.join(filter(None, (source['name'], source.get('version'))))}{licences}.{more}")
+    if cut:
+        notes.append(f"Preprocessing: {cut['convention']} ({cut['steps']}).")
+    return notes
+
+
 def sanity_notes(picks: pl.DataFrame) -> list[str]:
     """Warns of picked models that predict one class for all test images, and tells how many picks a tie decided."""
     notes = []

@@ -156,7 +156,7 @@ def _common_notes(own: pl.DataFrame, experiment: Experiment, groups: Groups, *, 
     common = [*notes.seed_notes(own)]
     if intervals:
         common += [notes.interval_note(experiment.draws), notes.average_note(groups)]
-    return [*common, *notes.sanity_notes(own), *([experiment.note] if experiment.note else [])]
+    return [*common, *notes.sanity_notes(own), *([experiment.note] if experiment.note else []), *notes.origin_notes(groups)]
 
 
 def _scope_name(scope: str, experiment: Experiment) -> str:
