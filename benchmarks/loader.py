@@ -29,9 +29,10 @@ from anchored.compat import prepare_torchvision
 from anchored.data import dino_views
 from anchored.data.dino_views import DinoViewMaker
 from anchored.data.draws import join
-from anchored.data.folder import _fit
+from anchored.data.preprocess import preprocess
 from anchored.data.resample import crop_each, crop_together
 from anchored.data.store import Store
+from anchored.plan.preprocessing import transform
 from anchored.plan.views import DinoViews
 
 Views = list[torch.Tensor]
@@ -48,7 +49,8 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     prepare_torchvision()
     policy = DinoViews(recipe="dino").model_dump(mode="json")
-    photographs = [_fit(Image.fromarray(getattr(data, name)()), SIDE) for name in ("astronaut", "chelsea", "coffee", "rocket")]
+    names, steps = ("astronaut", "chelsea", "coffee", "rocket"), transform("short-side", "scenes", SIDE)
+    photographs = [preprocess(Image.fromarray(getattr(data, name)()), steps) for name in names]
     images = np.stack([photographs[number % 4] for number in range(options.images)])
     torch.manual_seed(0)
     ways = {

@@ -11,9 +11,12 @@ def photographs() -> NDArray[np.uint8]:
     from PIL import Image
     from skimage import data
 
-    from anchored.data.folder import _fit
+    from anchored.data.preprocess import preprocess
+    from anchored.plan.preprocessing import transform
 
-    return np.stack([_fit(Image.fromarray(getattr(data, name)()), 256) for name in ("astronaut", "chelsea", "coffee", "rocket")])
+    steps = transform("short-side", "scenes", 256)
+    names = ("astronaut", "chelsea", "coffee", "rocket")
+    return np.stack([preprocess(Image.fromarray(getattr(data, name)()), steps) for name in names])
 
 
 @pytest.fixture(scope="session")

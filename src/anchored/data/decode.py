@@ -1,16 +1,14 @@
 """From encoded images to the squares of the store."""
 
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
 from anchored.data.encoded import Encoded
-from anchored.data.preprocess import preprocess
+from anchored.data.preprocess import Unreadable, decode, preprocess
 from anchored.errors import InputError
 from anchored.progress import progress
 
@@ -46,9 +44,8 @@ class Decoded:
             for number, name in enumerate(self.encoded.names):
                 pixels = np.zeros(self.shape[1:], np.uint8)
                 try:
-                    with Image.open(io.BytesIO(self.encoded.read(number))) as image:
-                        pixels = preprocess(image.convert("RGB"), self.transform)
-                except (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError):
+                    pixels = preprocess(decode(self.encoded.read(number)), self.transform)
+                except (OSError, Unreadable):
                     bad.append(name)
                 # Outside of the block above: an error of who asks is none of the image.
                 yield pixels

@@ -4,6 +4,7 @@ Two published tables are comparable only if they cut their images alike: on Cele
 A plan holds the steps, so what `prepare` does can be read there and is part of the record.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 Convention = Literal["group-dro", "dfr", "kumar", "short-side"]
@@ -19,12 +20,13 @@ def transform(convention: Convention, kind: Kind, size: int) -> list[dict[str, A
     """The steps of a convention, in order; `size` is the side of the result.
 
     group-dro: scenes are resized to a square of 256/224 `size` (squashed), then the centre is cut out; faces lose all but the
-        centre 178 pixels, which are resized. Sagawa et al. 2020; JTT, LISA, SubpopBench.
+        centre 178 pixels, which are resized. Sagawa et al. 2020; JTT, LISA, SubpopBench, WILDS (whose faces keep `size` 178).
     dfr: scenes as above, and faces likewise. Kirichenko et al. 2023, Izmailov et al. 2022, AFR.
     kumar: the shorter side of scenes is resized (bicubic), then the centre is cut out; faces are squashed. Kumar et al. 2022.
     short-side: kumar's scenes, for any images. Nothing is squashed.
 
-    Steps: `resize` to (height, width); `resize-short`, the shorter side to `size`; `centre-crop` to a square.
+    Steps: `resize` to (height, width); `resize-short`, the shorter side to `size`; `centre-crop` to a square, black outside of
+    the image.
     """
     if convention == "group-dro" and kind == "faces":
         return [_crop(_FACE), _squash(size, "bilinear")]
@@ -33,6 +35,22 @@ def transform(convention: Convention, kind: Kind, size: int) -> list[dict[str, A
     if convention == "kumar" and kind == "faces":
         return [_squash(size, "bilinear")]
     return [{"step": "resize-short", "size": size, "filter": "bicubic"}, _crop(size)]
+
+
+def words(steps: Sequence[Mapping[str, Any]]) -> str:
+    """The steps in one line, as tables name them: "256x256 bilinear, centre 224" (width x height)."""
+    return ", ".join(_WORDS[step["step"]].format(**_sides(step), **step) for step in steps)
+
+
+_WORDS = {
+    "resize": "{width}x{height} {filter}",
+    "resize-short": "shorter side {size} {filter}",
+    "centre-crop": "centre {size}",
+}
+
+
+def _sides(step: Mapping[str, Any]) -> dict[str, int]:
+    return {"height": step["size"][0], "width": step["size"][1]} if step["step"] == "resize" else {}
 
 
 def _squash(size: int, filter_: str) -> dict[str, Any]:
