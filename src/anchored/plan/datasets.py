@@ -89,6 +89,9 @@ class DigitBank(Section):
     """Number of images."""
 
 
+Storage = Literal["raw", "zstd"]
+
+
 class Folder(Section):
     """Labelled images in a folder with a metadata.csv, the on-disk format of Waterbirds.
 
@@ -105,6 +108,9 @@ class Folder(Section):
     convention: Convention = "short-side"
     """How the square is cut from the image. group-dro and dfr: squashed to 256/224 of `size`, then the centre; kumar and
     short-side: the shorter side resized to `size` (bicubic), then the centre."""
+    storage: Storage = "raw"
+    """raw: one byte a channel, read as they lie; zstd: without loss in about 0.4 times the space, at half a millisecond of a CPU
+    for each image that is read. The pixels, and with them all results, are the same."""
 
 
 class ImageFolder(Section):
@@ -119,6 +125,9 @@ class ImageFolder(Section):
     convention: Convention = "short-side"
     """How the square is cut from the image. group-dro and dfr: squashed to 256/224 of `size`, then the centre; kumar and
     short-side: the shorter side resized to `size` (bicubic), then the centre."""
+    storage: Storage = "raw"
+    """raw: one byte a channel, read as they lie; zstd: without loss in about 0.4 times the space, at half a millisecond of a CPU
+    for each image that is read. The pixels, and with them all results, are the same."""
     limit: Count | None = None
     """Number of images, drawn by the dataset's seed; all where it is left out."""
 
