@@ -4,7 +4,7 @@ from typing import get_args
 
 import pytest
 
-from anchored.plan.preprocessing import Convention, Kind, transform, words
+from anchored.plan.preprocessing import Convention, Kind, augmentation, transform, words
 
 WORDS = {
     ("group-dro", "scenes"): "256x256 bilinear, centre 224",
@@ -35,3 +35,12 @@ def test_the_margin_is_that_of_the_published_code() -> None:
     sizes = range(1, 1025)
     found = [transform("group-dro", "scenes", size)[0]["size"] for size in sizes]
     assert found == [[int(size * (256.0 / 224.0))] * 2 for size in sizes]
+
+
+def test_augmentations_in_words() -> None:
+    """The families differ on faces only, by the lowest ratio."""
+    text = "random 0.7-1 of the area at {}-1.33 bilinear, mirrored 0.5"
+    assert words(augmentation("dfr", "scenes")) == words(augmentation("dfr", "faces")) == text.format(0.75)
+    assert words(augmentation("group-dro", "scenes")) == text.format(0.75)
+    assert words(augmentation("group-dro", "faces")) == text.format(1)
+    assert words(augmentation("none", "faces")) == ""
