@@ -1,4 +1,4 @@
-"""Batched crops against torchvision's resized_crop and Pillow's resize, one view at a time."""
+"""Batched crops, bicubic and bilinear, against torchvision's resized_crop and Pillow's resize, one view at a time."""
 
 import numpy as np
 import pytest
@@ -22,16 +22,21 @@ def boxes_and_flips(images):
     return boxes, (torch.arange(boxes.shape[0] * boxes.shape[1]) % 3 == 0).view(boxes.shape[:2])
 
 
+FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+
+
+@pytest.mark.parametrize("filter_", FILTERS)
 @pytest.mark.parametrize("way", [crop_each, crop_together])
-def test_crops_are_those_of_torchvision(images, tv, way):
+def test_crops_are_those_of_torchvision(images, tv, way, filter_):
     """Grid sampling would alias; a crop off by half a pixel or mirrored before it is cut would show here as whole levels."""
     boxes, flips = boxes_and_flips(images)
-    found = way(images, boxes, flips, SIZE)
+    found = way(images, boxes, flips, SIZE, filter_)
+    mode = tv.InterpolationMode(filter_)
     assert found.shape == (4, len(BOXES), 3, SIZE, SIZE)
     assert found.dtype == torch.uint8
     for number, image in enumerate(images):
         for view, (box, flip) in enumerate(zip(boxes[number].tolist(), flips[number], strict=True)):
-            expected = tv.resized_crop(image.permute(2, 0, 1), *box, [SIZE, SIZE], tv.InterpolationMode.BICUBIC, antialias=True)
+            expected = tv.resized_crop(image.permute(2, 0, 1), *box, [SIZE, SIZE], mode, antialias=True)
             expected = tv.hflip(expected) if flip else expected
             difference = (found[number, view].int() - expected.int()).abs()
             # Both round to levels after each direction; torch's kernel has weights of 16 bits.
@@ -39,15 +44,17 @@ def test_crops_are_those_of_torchvision(images, tv, way):
             assert (difference > 0).float().mean() < 0.02, box
 
 
+@pytest.mark.parametrize("filter_", FILTERS)
 @pytest.mark.parametrize("way", [crop_each, crop_together])
-def test_crops_are_those_of_pillow(images, way):
-    """What DINO was trained with. Pillow chooses which direction goes first, so a few pixels round another way."""
+def test_crops_are_those_of_pillow(images, way, filter_):
+    """What DINO was trained with, and DFR's classifiers. Pillow chooses which direction goes first: a few pixels round another
+    way."""
     boxes, flips = boxes_and_flips(images)
-    found = way(images, boxes, torch.zeros_like(flips), SIZE)
+    found = way(images, boxes, torch.zeros_like(flips), SIZE, filter_)
     for number, image in enumerate(images):
         for view, (top, left, height, width) in enumerate(BOXES):
             window = Image.fromarray(image.numpy()).crop((left, top, left + width, top + height))
-            expected = np.asarray(window.resize((SIZE, SIZE), Image.Resampling.BICUBIC)).astype(int)
+            expected = np.asarray(window.resize((SIZE, SIZE), FILTERS[filter_])).astype(int)
             difference = np.abs(found[number, view].permute(1, 2, 0).numpy() - expected)
             assert difference.mean() < 0.2, (top, left, height, width)
             assert (difference > 1).mean() < 0.005, (top, left, height, width)

@@ -11,9 +11,11 @@ from anchored.data.store import open_store
 from anchored.errors import ConfigError, NumericalError
 from anchored.finetune import loop
 from anchored.finetune.loop import Classifier
+from anchored.finetune.state import CellState
 from anchored.finetune.strategies import make_anchor
 from anchored.fisher import condition, load_fisher
 from anchored.plan.naming import derive_seed
+from anchored.plan.preprocessing import augmentation
 
 ARMS = {
     "erm": "res-resnet-1-erm-lr1e-3-r0",
@@ -267,3 +269,56 @@ def test_divergence_is_a_sentence(train, settings):
     assert caught.value.exit_code == 4
     assert ARMS["l2sp"] in caught.value.message
     assert "lower the learning rate or the penalty strength" in caught.value.hint
+
+
+AUGMENTED = {"augmentation": augmentation("dfr", "scenes"), "epochs": 3}
+
+
+def test_augmentation_changes_what_is_trained_on(train):
+    """Every epoch sees other crops; without the key in the plan the squares are trained on as they are stored."""
+    plain = train(ARMS["erm"], training={"epochs": 3})
+    augmented = train(ARMS["erm"], training=AUGMENTED)
+    assert [line["train_loss"] for line in plain.history] != [line["train_loss"] for line in augmented.history]
+    assert all(torch.equal(value, train(ARMS["erm"], training=AUGMENTED).network[key]) for key, value in augmented.network.items())
+
+
+def test_arms_of_a_seed_see_the_same_crops(train, monkeypatch):
+    """Pairing by seed covers the augmentation; another epoch and another seed draw others."""
+    seen = {}
+    real = loop.Augmentation.draw
+
+    def draw(self, rng, count, size):
+        found = real(self, rng, count, size)
+        seen.setdefault(name, []).append(found[0])
+        return found
+
+    monkeypatch.setattr(loop.Augmentation, "draw", draw)
+    for name in ("erm", "l2sp"):
+        train(ARMS[name], training=AUGMENTED)
+    for one, other in zip(seen["erm"], seen["l2sp"], strict=True):
+        assert np.array_equal(one, other)
+    steps = len(seen["erm"]) // 3
+    assert not np.array_equal(seen["erm"][0], seen["erm"][steps])
+    name = "other seed"
+    train(ARMS["erm"], training=AUGMENTED, seed=99)
+    assert not np.array_equal(seen["erm"][0], seen["other seed"][0])
+
+
+def test_resumed_augmentation_continues_as_if_nothing_had_happened(train, mini_plan, material, tmp_path):
+    """A generator of its own for each epoch: the crops after a kill are those of an uninterrupted run."""
+    name = ARMS["erm"]
+    whole = train(name, training=AUGMENTED)
+    cell = mini_plan["cells"][name]
+    cell = cell | {"training": cell["training"] | AUGMENTED}
+
+    def stop(_):
+        raise KeyboardInterrupt
+
+    path = tmp_path / "resumed.pt"
+    with pytest.raises(KeyboardInterrupt):
+        loop.train_cell(name, cell, material(name), CellState("key"), path, stop)
+    state = CellState.load(path, "key")
+    assert state.epoch == 1
+    resumed = loop.train_cell(name, cell, material(name), state, path, lambda _: None)
+    assert all(torch.equal(value, resumed.network[key]) for key, value in whole.network.items())
+    assert whole.history == resumed.history

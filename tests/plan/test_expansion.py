@@ -132,6 +132,17 @@ def test_job_digest_tells_a_change_inside_a_cell(demo):
         assert all(before[kind][name]["digest"] != after[kind][name]["digest"] for name in before[kind])
 
 
+def test_augmentation_is_spelled_out_in_the_plan(demo):
+    """A record tells what was done, not only its name; plans without it have no key, and keep their identity."""
+    assert not any("augmentation" in cell["training"] for cell in plan_of(demo)["cells"].values())
+    demo["experiments"]["digitscenes"]["training"]["augmentation"] = "dfr"
+    for cell in plan_of(demo)["cells"].values():
+        assert cell["training"]["augmentation"] == [
+            {"step": "random-crop", "scale": [0.7, 1.0], "ratio": [0.75, 4 / 3], "filter": "bilinear"},
+            {"step": "mirror", "probability": 0.5},
+        ]
+
+
 def test_fim_belongs_to_the_copy_of_its_backbone(demo):
     """Copy 2 anchored with the Fisher of copy 1 would be a foreign FIM."""
     plan = plan_of(demo)

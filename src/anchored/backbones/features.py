@@ -17,8 +17,11 @@ def to_input(images: NDArray[np.uint8], entry: Mapping[str, Any], device: torch.
         entry: the backbone's entry in the plan; its `mean` and `std` are used.
         device: where to.
     """
-    pixels = torch.from_numpy(np.ascontiguousarray(images)).to(device).float().div_(255).permute(0, 3, 1, 2)
-    return normalise(pixels, entry)
+    pixels = torch.from_numpy(np.ascontiguousarray(images)).to(device).float().div_(255)
+    # `normalise` in place and along whole images: new memory and a stride of 3 would take four times as long on a CPU.
+    mean, std = (torch.tensor(entry[key], device=device).repeat(images.shape[1] * images.shape[2]) for key in ("mean", "std"))
+    pixels.flatten(1).sub_(mean).div_(std)
+    return pixels.permute(0, 3, 1, 2)
 
 
 def normalise(pixels: Tensor, entry: Mapping[str, Any]) -> Tensor:

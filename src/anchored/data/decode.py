@@ -1,18 +1,33 @@
 """From encoded images to the squares of the store."""
 
-import io
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+import hashlib
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
+import PIL
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import features
 
 from anchored.data.encoded import Encoded
-from anchored.data.preprocess import preprocess
+from anchored.data.parallel import in_order
+from anchored.data.preprocess import Unreadable, decode, preprocess
 from anchored.errors import InputError
 from anchored.progress import progress
+
+_NAMED = 3
+
+
+class Square(NamedTuple):
+    """One image, decoded."""
+
+    content: Any
+    """Pixels (S, S, 3) uint8, or what was asked to be made of them; black where the image cannot be read."""
+    digest: str | None
+    """SHA-256 of the encoded bytes; None where there are none."""
+    fault: str
+    """Why it cannot be read; empty where it can."""
 
 
 @dataclass(frozen=True)
@@ -23,37 +38,89 @@ class Decoded:
         encoded: the images.
         size: side S of the result.
         transform: the steps of plan/preprocessing.py that make the result.
+        workers: threads that decode; as many as the process has CPUs where it is left out.
 
-    Raises:
-        InputError: images cannot be read, while iterating, after the last one; gives the count and the first ones.
+    Attributes:
+        digests: SHA-256 of every image's encoded bytes, (N,) once all have been iterated over or packed; None: unreadable.
     """
 
     encoded: Encoded
     size: int
     transform: Sequence[Mapping[str, Any]]
+    workers: int | None = field(default=None, kw_only=True)
+    digests: list[str | None] = field(default_factory=list, init=False, compare=False, repr=False)
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
         """(N, S, S, 3)."""
         return len(self.encoded.names), self.size, self.size, 3
 
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """All that the pixels follow from beside the encoded bytes and this package's code."""
+        libraries = {"pillow": PIL.__version__} | {name: features.version(name) for name in ("jpg", "zlib", "webp", "libtiff")}
+        return {"size": self.size, "transform": list(self.transform), "libraries": libraries}
+
     def __len__(self) -> int:
         return len(self.encoded.names)
 
     def __iter__(self) -> Iterator[NDArray[np.uint8]]:
-        bad = []
+        for square in self.squares([]):
+            yield square.content
+
+    def squares(
+        self, done: Sequence[str], make: Callable[[NDArray[np.uint8]], Any] = np.asarray
+    ) -> Generator[Square, None, None]:
+        """The images that follow the first ones, in order.
+
+        Args:
+            done: digests of the first ones.
+            make: called with the pixels of each, by several threads.
+
+        Raises:
+            InputError: images cannot be read, after the last one; gives the count and the first ones.
+        """
+        self.digests[:] = done
+        faults = []
         with progress(f"read {self.encoded.where.name}", len(self)) as advance:
-            for number, name in enumerate(self.encoded.names):
-                pixels = np.zeros(self.shape[1:], np.uint8)
-                try:
-                    with Image.open(io.BytesIO(self.encoded.read(number))) as image:
-                        pixels = preprocess(image.convert("RGB"), self.transform)
-                except (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError):
-                    bad.append(name)
-                # Outside of the block above: an error of who asks is none of the image.
-                yield pixels
+            advance(len(done))
+            numbers = range(len(done), len(self))
+            for square in in_order(lambda number: self._square(number, make), numbers, workers=self.workers):
+                if square.fault:
+                    faults.append(f"{self.encoded.names[len(self.digests)]} ({square.fault})")
+                self.digests.append(square.digest)
+                yield square
                 advance()
-        if bad:
-            first = ", ".join(bad[:3])
+        if faults:
+            first = ", ".join(faults[:_NAMED])
             where = self.encoded.where
-            raise InputError(f"{where}: {len(bad)} images are missing or cannot be read: {first}.", "replace them.")
+            raise InputError(f"{where}: {len(faults)} images are missing or cannot be read: {first}.", "replace them.")
+
+    def unchanged(self, digests: Sequence[str]) -> int:
+        """How many of the first images still have these digests, up to the first that has another."""
+        same = 0
+        with progress(f"check {self.encoded.where.name}", len(digests)) as advance:
+            for number, digest in enumerate(in_order(self._digest, range(min(len(digests), len(self))), workers=self.workers)):
+                if digest != digests[number]:
+                    break
+                same += 1
+                advance()
+        return same
+
+    def _digest(self, number: int) -> str | None:
+        try:
+            return hashlib.sha256(self.encoded.read(number)).hexdigest()
+        except OSError:
+            return None
+
+    def _square(self, number: int, make: Callable[[NDArray[np.uint8]], Any]) -> Square:
+        digest = None
+        try:
+            data = self.encoded.read(number)
+            digest = hashlib.sha256(data).hexdigest()
+            return Square(make(preprocess(decode(data), self.transform)), digest, "")
+        except Unreadable as error:
+            fault = str(error)
+        except OSError as error:
+            fault = (error.strerror or str(error) or "unreadable").lower()
+        return Square(make(np.zeros(self.shape[1:], np.uint8)), digest, fault)

@@ -1,6 +1,7 @@
 """The step `prepare`: from raw images to a packed store."""
 
 import logging
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,11 @@ def prepare(plan: Plan, name: str, paths: Paths, *, force: bool = False) -> None
     entry = lookup(plan, "datasets", name)
     with planned_step(plan, "datasets", name, paths).run(force=force) as running:
         if running:
-            manifest = write_store(paths.data(name), *build(entry, paths.root))
+            work = paths.work(f"prepare-{name}")
+            if force:
+                shutil.rmtree(work, ignore_errors=True)
+            storage = entry.get("storage", "raw")
+            manifest = write_store(paths.data(name), *build(entry, paths.root), work=work, storage=storage)
             running.measure(images=manifest["shape"][0], groups=manifest["groups"])
 
 

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from anchored.backbones.build import freeze_batch_norm
-from anchored.backbones.features import feature_width, to_input
+from anchored.backbones.features import feature_width, normalise, to_input
+from anchored.data.augment import Augmentation
 from anchored.data.store import Store
 from anchored.device import place
 from anchored.errors import NumericalError
@@ -113,6 +114,7 @@ class _Trainer:
         self.anchor: Anchor = make_anchor(self.model.backbone, cell, material.fisher)
         self.optimizer = self._make_optimizer()
         self._evaluation = evaluation_rows(store, cell)
+        self._augment = Augmentation(steps) if (steps := cell["training"].get("augmentation")) else None
         if state.epoch:
             self.model.load_state_dict(state.network)
             self.optimizer.load_state_dict(state.optimizer)
@@ -122,13 +124,14 @@ class _Trainer:
         self._set_mode()
         size, count = self._training["batch"], len(self._rows)
         order = np.random.default_rng([derive_seed(self._cell["seed"], "order"), epoch]).permutation(count)
+        draws = np.random.default_rng([derive_seed(self._cell["seed"], "augmentation"), epoch])
         starts = range(0, count, size)
         total = 0.0
         ratio = 0.0
         for step, start in enumerate(starts):
             chosen = order[start : start + size]
             self._set_rates((epoch - 1) * len(starts) + step, self._training["epochs"] * len(starts))
-            loss = self._loss(self._inputs(self._rows[chosen]), self._labels[torch.from_numpy(chosen)])
+            loss = self._loss(self._training_inputs(self._rows[chosen], draws), self._labels[torch.from_numpy(chosen)])
             self.optimizer.zero_grad()
             loss.backward()
             if step == len(starts) - 1:
@@ -169,6 +172,12 @@ class _Trainer:
 
     def _inputs(self, rows: NDArray[np.int64]) -> Tensor:
         return to_input(self._material.store.layer("image")[rows], self._material.backbone, self._material.device)
+
+    def _training_inputs(self, rows: NDArray[np.int64], draws: np.random.Generator) -> Tensor:
+        if self._augment is None:
+            return self._inputs(rows)
+        pixels = self._augment(self._material.store.layer("image")[rows], draws, self._material.device)
+        return normalise(pixels.float().div_(255), self._material.backbone).contiguous(memory_format=torch.channels_last)
 
     def _forward(self, inputs: Tensor) -> Tensor:
         half = self._training["precision"] == "bf16" and inputs.is_cuda

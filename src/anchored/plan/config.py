@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from anchored.plan.arms import ANCHORED_ARMS, Arm, Arms
 from anchored.plan.base import Count, Finite, Fraction, Identifier, NonNegative, Positive, Section
 from anchored.plan.datasets import BANKS, Dataset, DigitBank, DigitScenes, multi_label
+from anchored.plan.preprocessing import Augmentation
 from anchored.plan.views import SceneViews, Views
 
 
@@ -220,6 +221,10 @@ class Training(Section):
     """frozen: BatchNorm keeps the statistics of pre-training; train: it follows the batches."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Arithmetic of the network on a GPU; the head, the loss and the penalty stay in fp32."""
+    augmentation: Augmentation = "none"
+    """Random changes of training images, other ones in every epoch. dfr: a crop of 0.7 to 1 of the area at a ratio of 3/4 to 4/3,
+    mirrored half of the time; group-dro: the same, on faces at 1 to 4/3. The crop is cut from the stored square, the published
+    code's from the file (see `anchored.data.augment`). The linear probe's features are those of the plain squares."""
     candidates: Literal["last", "every"] = "last"
     """Epochs whose predictions are stored and among which a selection rule picks."""
     save_models: bool = True

@@ -90,6 +90,9 @@ class DigitBank(Section):
     """Number of images."""
 
 
+Storage = Literal["raw", "zstd"]
+
+
 class _Files(Section):
     """Images in files."""
 
@@ -104,6 +107,9 @@ class _Files(Section):
     """How the square is cut from the image. group-dro and dfr: squashed to 256/224 of `size`, then the centre; kumar and
     short-side: the shorter side resized to `size` (bicubic), then the centre. Faces: group-dro keeps the centre 178 pixels, kumar
     squashes the whole image."""
+    storage: Storage = "raw"
+    """raw: one byte a channel, read as they lie; zstd: without loss in about 0.4 times the space, at half a millisecond of a CPU
+    for each image that is read. The pixels, and with them all results, are the same."""
 
 
 class _Published(_Files):

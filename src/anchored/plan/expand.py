@@ -14,7 +14,7 @@ from anchored.plan.config import Config, Experiment
 from anchored.plan.datasets import BANKS, Celeba, DigitBank
 from anchored.plan.load import SCHEMA, Plan
 from anchored.plan.naming import configuration_label, copy_names, derive_seed
-from anchored.plan.preprocessing import transform
+from anchored.plan.preprocessing import Kind, augmentation, transform
 
 
 def expand(config: Config) -> Plan:
@@ -48,10 +48,15 @@ def _datasets(config: Config) -> dict[str, Any]:
         if isinstance(dataset, DigitBank):
             entry["scenes"] = _dump(config.datasets[dataset.scenes])
         if "convention" in entry:
-            entry["transform"] = transform(entry["convention"], "faces" if isinstance(dataset, Celeba) else "scenes", entry["size"])
+            entry["transform"] = transform(entry["convention"], _kind(dataset), entry["size"])
         entry["seed"] = derive_seed(config.seed, "data", name)
         entries[name] = entry | {"threads": config.threads}
     return entries
+
+
+def _kind(dataset: Section) -> Kind:
+    """What a dataset's images show: conventions treat faces in another way."""
+    return "faces" if isinstance(dataset, Celeba) else "scenes"
 
 
 def _backbones(config: Config) -> dict[str, Any]:
@@ -150,11 +155,18 @@ def _cells(config: Config) -> dict[str, Any]:
                             "conditioning": _dump(section.conditioning) if isinstance(section, Ewc) else None,
                             "replicate": replicate,
                             "seed": derive_seed(config.seed, "run", experiment.dataset, copy, replicate),
-                            "training": _dump(experiment.training),
+                            "training": _training(config, experiment),
                             "threads": config.threads,
                         }
                         _add(cells, f"{name}-{copy}-{arm}-{label}-r{replicate}", entry, "cells")
     return cells
+
+
+def _training(config: Config, experiment: Experiment) -> dict[str, Any]:
+    entry = _dump(experiment.training)
+    # The steps in place of their name, and nothing where there are none.
+    steps = augmentation(entry.pop("augmentation"), _kind(config.datasets[experiment.dataset]))
+    return entry | ({"augmentation": steps} if steps else {})
 
 
 def _jobs(config: Config, cells: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 Convention = Literal["group-dro", "dfr", "kumar", "short-side"]
 Kind = Literal["scenes", "faces"]
+Augmentation = Literal["none", "dfr", "group-dro"]
 
 # Sagawa et al. 2020 and Kirichenko et al. 2023 enlarge by this before they cut the centre out.
 _MARGIN = (256, 224)
@@ -37,20 +38,32 @@ def transform(convention: Convention, kind: Kind, size: int) -> list[dict[str, A
     return [{"step": "resize-short", "size": size, "filter": "bicubic"}, _crop(size)]
 
 
+def augmentation(name: Augmentation, kind: Kind) -> list[dict[str, Any]]:
+    """The random steps of training images: those of `train_classifier.py --augment_data` (dfr), of `run_expt.py --augment_data`
+    (group-dro), or none.
+
+    Steps: `random-crop`, torchvision's RandomResizedCrop by share of the area and width / height; `mirror`, by probability.
+    """
+    if name == "none":
+        return []
+    # Aligned faces are higher than wide: group DRO does not squash them further in that direction.
+    lowest = 1.0 if (name, kind) == ("group-dro", "faces") else 3 / 4
+    crop = {"step": "random-crop", "scale": [0.7, 1.0], "ratio": [lowest, 4 / 3], "filter": "bilinear"}
+    return [crop, {"step": "mirror", "probability": 0.5}]
+
+
 def words(steps: Sequence[Mapping[str, Any]]) -> str:
     """The steps in one line, as tables name them: "256x256 bilinear, centre 224" (width x height)."""
-    return ", ".join(_WORDS[step["step"]].format(**_sides(step), **step) for step in steps)
+    return ", ".join(_WORDS[step["step"]].format(**step) for step in steps)
 
 
 _WORDS = {
-    "resize": "{width}x{height} {filter}",
+    "resize": "{size[1]}x{size[0]} {filter}",
     "resize-short": "shorter side {size} {filter}",
     "centre-crop": "centre {size}",
+    "random-crop": "random {scale[0]:g}-{scale[1]:g} of the area at {ratio[0]:.3g}-{ratio[1]:.3g} {filter}",
+    "mirror": "mirrored {probability:g}",
 }
-
-
-def _sides(step: Mapping[str, Any]) -> dict[str, int]:
-    return {"height": step["size"][0], "width": step["size"][1]} if step["step"] == "resize" else {}
 
 
 def _squash(size: int, filter_: str) -> dict[str, Any]:
