@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parent
 # follows them. The frame around every step (this file, record, files, plan, ...) is left out: it computes no number.
 MODULES: dict[str, tuple[str, ...]] = {
     "prepare": ("data",),
-    "pretrain": ("data", "backbones", "objectives", "pretrain.py", "probe.py", "evaluate/metrics.py"),
+    "pretrain": ("data", "backbones", "objectives", "distillation.py", "pretrain.py", "probe.py", "evaluate/metrics.py"),
     "fim": ("data", "backbones", "objectives", "fisher"),
     "fim-merge": ("data", "backbones", "objectives", "fisher"),
     "finetune": ("data", "backbones", "fisher", "finetune", "probe.py", "evaluate/metrics.py"),
@@ -54,7 +54,7 @@ def outputs(kind: str, name: str, paths: Paths) -> list[Path]:
     match kind:
         case "datasets":
             return [paths.data(name) / file for file in ("manifest.json", "images.npy", "index.parquet", "record.json")]
-        case "backbones" | "pretrained" | "imported":
+        case "backbones" | "pretrained" | "completed" | "imported":
             return [paths.backbone(name) / file for file in ("model.safetensors", "record.json")]
         case "fims" | "whole" | "merged":
             return [paths.fim(name) / file for file in ("fim.safetensors", "record.json", "card.md")]

@@ -8,7 +8,8 @@ import safetensors.torch
 import torch
 
 from anchored.backbones.build import build, seeded
-from anchored.backbones.checkpoint import import_weights, load_anchor, load_tensors, network, save_checkpoint
+from anchored.backbones.checkpoint import load_anchor, load_tensors, network, save_checkpoint
+from anchored.backbones.imports import import_weights
 from anchored.errors import InputError
 from anchored.files import file_digest
 
@@ -17,8 +18,8 @@ VIT = {"family": "tiny-vit", "image": 20, "patch": 4, "width": 16, "depth": 2, "
 
 
 def entry(checkpoint: str, *, digest: str | None = None, architecture: dict = ARCHITECTURE) -> dict:
-    weights = {"checkpoint": checkpoint, "digest": digest, "timm": False}
-    return {"architecture": architecture, "anchor": "student", "weights": weights}
+    weights = {"checkpoint": checkpoint, "digest": digest, "timm": False, "source": "theirs"}
+    return {"family": "theirs", "architecture": architecture, "anchor": "student", "weights": weights, "head": None}
 
 
 @pytest.fixture
@@ -103,8 +104,8 @@ def test_import_of_a_local_file(model, tmp_path, form):
         safetensors.torch.save_file(state, path)
     else:
         torch.save({"state_dict": state} if "wrapped" in form else state, path)
-    assert_same(import_weights(entry(path.name, digest=file_digest(path)), tmp_path), model)
-    assert_same(import_weights(entry(path.name), tmp_path), model)
+    assert_same(import_weights(entry(path.name, digest=file_digest(path)), tmp_path).networks["student"], model)
+    assert_same(import_weights(entry(path.name), tmp_path).networks["student"], model)
 
 
 def test_import_refuses_another_file(model, tmp_path):

@@ -138,8 +138,9 @@ def test_all_mistakes_are_reported_at_once(tmp_path):
 def test_teacher_of_imported_weights_is_refused(tmp_path):
     """An imported file is one network: asking for its teacher failed only when fine-tuning started."""
     start, stop = DEMO.index("    copies: 2"), DEMO.index("fims:")
-    text = DEMO[:start] + "    weights: {checkpoint: a.pth}\n    anchor: teacher\n\n" + DEMO[stop:]
-    assert "anchor: teacher needs pretraining" in refusal(tmp_path, text).message
+    head = "    head: {bank: digitscenes-bank, from: trained}\n"
+    text = DEMO[:start] + "    weights: {checkpoint: a.pth}\n    anchor: teacher\n" + head + "\n" + DEMO[stop:]
+    assert "anchor: teacher needs pretraining or a full checkpoint" in refusal(tmp_path, text).message
 
 
 LINES = DEMO.splitlines()

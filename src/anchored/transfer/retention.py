@@ -24,6 +24,7 @@ from torch.func import functional_call, jvp
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from anchored.backbones.features import features, to_input
+from anchored.backbones.heads import dino_settings
 from anchored.data.store import open_store
 from anchored.errors import ConfigError
 from anchored.evaluate.metrics import average_accuracy, worst_group_accuracy
@@ -67,6 +68,12 @@ class Retention:
         self._batches = list(_on_other_images(measurement, len(bank.packed), settings.held_out).batches())
         self.size = int(bank.packed.shape[1])
         self._settings, self._device = settings, device
+        self._temperature = (dino_settings(self.backbone) or {})["student_temperature"]
+        if not self.backbone["pretraining"]:
+            raise ConfigError(
+                f"backbone '{measurement.entry['backbone']}' is imported: no labelled dataset of its own domain is known for k-NN.",
+                "use a backbone that is pre-trained here.",
+            )
         store = open_store(paths.data(self.backbone["pretraining"]["probe"]))
         rows = {split: store.rows(split, 0) for split in ("balanced", "test")}
         self._inputs = {split: to_input(store.layer("image")[rows[split]], self.backbone, device) for split in rows}
@@ -140,7 +147,7 @@ class Retention:
 
     def _logits(self, network: Network, batch: Mapping[str, Tensor]) -> Tensor:
         """Logits (B * V, K) of the student's head over its temperature."""
-        return self._loss.student_logits(network, batch).flatten(0, 1) / self.backbone["pretraining"]["dino"]["student_temperature"]
+        return self._loss.student_logits(network, batch).flatten(0, 1) / self._temperature
 
 
 def _with_soft_targets(plan: Plan, name: str) -> Plan:
