@@ -23,10 +23,11 @@ from torch import Tensor, nn
 from anchored.backbones.build import seeded
 from anchored.backbones.features import feature_width, normalise
 from anchored.backbones.heads import DinoHead, Projection, dino_head
+from anchored.data.draws import join
 from anchored.data.recipes import view_maker
 from anchored.data.store import Store
-from anchored.device import place
-from anchored.errors import NumericalError
+from anchored.device import arithmetic, place
+from anchored.errors import ConfigError, NumericalError
 from anchored.objectives.dino import dino_losses, update_centre
 from anchored.objectives.infonce import infonce_losses
 from anchored.plan.naming import derive_seed
@@ -133,6 +134,35 @@ def train(
                     f"lower backbones.{entry['family']}.{part}.lr, or check the bank.",
                 )
     return {"loss": curve, "steps": total, "images": images}
+
+
+@torch.no_grad()
+def estimate_centre(teacher: nn.Module, head: DinoHead, entry: Mapping[str, Any], bank: Store, device: torch.device) -> Tensor:
+    """The centre (K,) of a teacher whose checkpoint has none: its mean logits over the large crops of `head.images` images.
+
+    In evaluation mode; in training the centre was the moving average of the same mean. Each image has its own generator, so the
+    result depends on the entry's seed, not on the batches.
+
+    Raises:
+        ConfigError: the bank has fewer images.
+    """
+    settings, size = entry["head"], len(bank.packed)
+    if settings["images"] > size:
+        key = f"backbones.{entry['family']}.head.images"
+        raise ConfigError(f"{key} is {settings['images']}, the bank '{entry['bank']}' has {size}.", f"lower {key}.")
+    seed = derive_seed(entry["seed"], "centre")
+    rows = np.random.default_rng([seed]).permutation(size)[: settings["images"]]
+    maker = view_maker(bank, {**settings["views"], "local_crops": 0}, device)
+    teacher, head = place(teacher, device).eval(), head.to(device).eval()
+    total = torch.zeros(settings["dino"]["prototypes"], dtype=torch.float64, device=device)
+    with arithmetic("fp32", device), progress(f"centre of {entry['family']}", len(rows)) as advance:
+        for start in range(0, len(rows), settings["batch"]):
+            chosen = rows[start : start + settings["batch"]]
+            draws = join([maker.draw(np.random.default_rng([seed, int(row)]), np.array([row])) for row in chosen])
+            views = normalise(maker(chosen, draws)[0], entry)
+            total += _project(head, _features(teacher, views)).logits.double().mean(1).sum(0)
+            advance(len(chosen))
+    return (total / len(rows)).float()
 
 
 def _step(

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import nn
 
 from anchored.backbones.build import check_view_sizes, seeded
 from anchored.backbones.checkpoint import save_checkpoint
@@ -11,7 +12,7 @@ from anchored.backbones.features import features, to_input
 from anchored.backbones.imports import Imported, import_weights
 from anchored.data.store import Store, open_store
 from anchored.device import choose_device, describe, limit_threads
-from anchored.distillation import Networks, train
+from anchored.distillation import Networks, estimate_centre, train
 from anchored.paths import Paths
 from anchored.plan.load import Plan, lookup
 from anchored.plan.naming import derive_seed
@@ -33,7 +34,8 @@ def pretrain(plan: Plan, name: str, paths: Paths, *, force: bool = False) -> Non
             if entry["head"]:
                 bank = open_store(paths.data(entry["bank"]))
                 _complete(name, entry, imported, bank, running)
-            save_checkpoint(target, imported.networks, imported.extra)
+            heads = {f"{which}_head": head for which, head in imported.heads.items()}
+            save_checkpoint(target, imported.networks | heads, {} if imported.centre is None else {"centre": imported.centre})
             return
         device = choose_device()
         running.device = describe(device)
@@ -55,17 +57,24 @@ def pretrain(plan: Plan, name: str, paths: Paths, *, force: bool = False) -> Non
 
 
 def _complete(name: str, entry: Mapping[str, Any], imported: Imported, bank: Store, running: Running) -> None:
-    """Adds heads and centre to `imported`, and what was done to the record."""
+    """Adds what an SSL loss needs to `imported`: heads, centre; and what was done to the record."""
     device = choose_device()
     running.device = describe(device)
-    _check_views(imported.networks["student"], entry, bank, "head")
-    networks = Networks.on_frozen(imported.networks["student"], entry, device)
-    running.measure(head=train(networks, entry["head"], entry, bank, name=name))
-    imported.networks |= {"student_head": networks.student_head, "teacher_head": networks.teacher_head}
-    imported.extra["centre"] = networks.centre
+    student = imported.networks["student"]
+    _check_views(student, entry, bank, "head")
+    if entry["head"]["from"] == "trained":
+        networks = Networks.on_frozen(student, entry, device)
+        running.measure(head=train(networks, entry["head"], entry, bank, name=name))
+        imported.heads = {"student": networks.student_head, "teacher": networks.teacher_head}
+        imported.centre = networks.centre
+    elif imported.centre is not None:
+        running.measure(centre={"from": "checkpoint"})
+    else:
+        imported.centre = estimate_centre(imported.networks["teacher"], imported.heads["teacher"], entry, bank, device)
+        running.measure(centre={"from": "bank", "images": entry["head"]["images"]})
 
 
-def _check_views(model: torch.nn.Module, entry: Mapping[str, Any], bank: Store, part: str) -> None:
+def _check_views(model: nn.Module, entry: Mapping[str, Any], bank: Store, part: str) -> None:
     where = f"backbones.{entry['family']}.{part}.views"
     check_view_sizes(model, entry[part]["views"], bank.packed.shape[1], where=where)
 

@@ -111,7 +111,8 @@ def foreign_inputs(kind: str, name: str, plan: Plan, paths: Paths) -> list[Path]
     if entry.get("reader") == "folder":
         return [paths.root / entry["folder"] / "metadata.csv"]
     if (entry.get("weights") or {}).get("checkpoint"):
-        return [paths.root / entry["weights"]["checkpoint"]]
+        weights = paths.root / entry["weights"]["checkpoint"]
+        return [weights, weights.with_name(f"{weights.name}.source.json")]
     return []
 
 

@@ -3,6 +3,7 @@
 import difflib
 from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -10,6 +11,9 @@ from torch import nn
 
 from anchored.compat import prepare_torchvision
 from anchored.errors import ConfigError, EnvironmentFailure
+
+# In timm's order: it prefers the file that cannot hold code.
+_HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
 def build(architecture: Mapping[str, Any]) -> nn.Module:
@@ -100,6 +104,20 @@ def with_timm_weights(architecture: Mapping[str, Any]) -> nn.Module:
     return _timm(architecture, pretrained=True)
 
 
+def cached_weights(model: nn.Module) -> Path | None:
+    """The file of the hub's cache that a model of `with_timm_weights` was read from; None where timm took it from elsewhere."""
+    from huggingface_hub import try_to_load_from_cache
+
+    cfg: Mapping[str, Any] = getattr(model, "pretrained_cfg", {})
+    hub = cfg.get("hf_hub_id")
+    if not hub:
+        return None
+    repository, _, revision = hub.partition("@")
+    names = [cfg["hf_hub_filename"]] if cfg.get("hf_hub_filename") else _HUB_FILES
+    found = (try_to_load_from_cache(repository, name, revision=revision or None) for name in names)
+    return next((Path(path) for path in found if isinstance(path, str)), None)
+
+
 def check_view_sizes(model: nn.Module, views: Mapping[str, Any], stored: int, *, where: str) -> None:
     """Refuses views that a network of patches cannot take.
 
@@ -122,7 +140,7 @@ def check_view_sizes(model: nn.Module, views: Mapping[str, Any], stored: int, *,
         if getattr(embed, "strict_img_size", False) and embed.img_size is not None and (side, side) != tuple(embed.img_size):
             takes = "x".join(map(str, embed.img_size))
             raise ConfigError(f"{key} is {side}, this network takes {takes} only.", "use another architecture, or one size.")
-        for part in patch:
+        for part in (patch,) if isinstance(patch, int) else patch:
             if side % part:
                 near = max(round(side / part), 1) * part
                 raise ConfigError(f"{key} is {side}, which is no multiple of the patch size {part}.", f"use {near}.")

@@ -58,11 +58,12 @@ def read_foreign(path: Path) -> Foreign:
     """
     content = _content(path)
     if _is_state(content.get("student")) and _is_state(content.get("teacher")):
-        found = _full_checkpoint(content)
+        found = _full_checkpoint(path, content)
     else:
         found = Foreign(_unwrapped(_flat(path, content)))
-    for state in (found.student, found.teacher, found.student_head, found.teacher_head):
-        check_finite(path, state)
+    for part in ("student", "teacher", "student_head", "teacher_head"):
+        check_finite(path, {f"{part}.{name}" if found.teacher else name: tensor for name, tensor in getattr(found, part).items()})
+    check_finite(path, {"dino_loss.center": found.centre} if found.centre is not None else {})
     return found
 
 
@@ -79,13 +80,11 @@ def _content(path: Path) -> dict[str, Any]:
             # Mapped, an optimiser's state is never read.
             value = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:  # torch raises many types for a bad pickle; none of them may run code
-        refused = re.search(r"GLOBAL ([\w.]+)", str(error)) or re.search(r"[Tt]rying to \w+ (?:unsupported |)(\S+)", str(error))
+        refused = re.search(r"GLOBAL ([\w.]+)", str(error))
         if refused:
-            raise InputError(
-                f"{path} is no plain tensor file: it wants to run '{refused[1]}'.", "only files of tensors are read."
-            ) from error
-        text = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{path} is no plain tensor file: {text}", "only files of tensors are read.") from error
+            message = f"{path} is no plain tensor file: it calls '{refused[1]}'."
+            raise InputError(message, "only files of tensors are read.") from error
+        raise InputError(f"{path} is truncated, or no file of tensors.", _DAMAGED) from error
     if not isinstance(value, dict):
         raise InputError(f"{path} holds no flat mapping of names to tensors, but a {type(value).__name__}.")
     return value
@@ -106,18 +105,21 @@ def _flat(path: Path, content: dict[str, Any]) -> Tensors:
     return dict(value)
 
 
-def _full_checkpoint(content: Mapping[str, Any]) -> Foreign:
-    student, teacher = (_unwrapped(content[name]) for name in ("student", "teacher"))
+def _full_checkpoint(path: Path, content: Mapping[str, Any]) -> Foreign:
+    parts: dict[str, Tensors] = {}
+    for name in ("student", "teacher"):
+        state = _unwrapped(content[name])
+        parts[name], parts[f"{name}_head"] = (_below(state, prefix) for prefix in ("backbone.", "head."))
+        surplus = [key for key in state if not key.startswith(("backbone.", "head."))]
+        if surplus:
+            first = f"{len(surplus)} tensors outside of backbone.* and head.*: {', '.join(surplus[:3])}"
+            raise InputError(f"{path}: {name} has {first}.", "only DINO's own full checkpoints are known.")
+        if not parts[name]:
+            raise InputError(f"{path}: {name} has no backbone.*.", "only DINO's own full checkpoints are known.")
     loss = content.get("dino_loss")
     centre = loss.get("center") if isinstance(loss, dict) else None
-    return Foreign(
-        student=_below(student, "backbone."),
-        teacher=_below(teacher, "backbone."),
-        student_head=_below(student, "head."),
-        teacher_head=_below(teacher, "head."),
-        centre=centre.flatten().float() if isinstance(centre, Tensor) else None,
-        layout="DINO full checkpoint",
-    )
+    found = centre.flatten().float() if isinstance(centre, Tensor) else None
+    return Foreign(**parts, centre=found, layout="DINO full checkpoint")
 
 
 def _unwrapped(state: Mapping[str, Tensor]) -> Tensors:

@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from anchored.errors import ConfigError
+
 
 class Projection(NamedTuple):
     """What a head makes of features (B, D): the unit-norm bottleneck (B, d) and the prototypes' cosines (B, K)."""
@@ -72,7 +74,17 @@ def dino_head(width: int, dino: Mapping[str, Any], seed: int) -> DinoHead:
         return DinoHead(width, **{key: dino[key] for key in SIZES})
 
 
-def dino_settings(entry: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """`dino` of a backbone's entry in the plan, pre-trained here or imported with a head; None where it has no SSL loss."""
+def dino_settings(entry: Mapping[str, Any]) -> Mapping[str, Any]:
+    """`dino` of a backbone's entry in the plan, pre-trained here or imported with a head.
+
+    Raises:
+        ConfigError: it was imported without a head, so it has no SSL loss.
+    """
     part = entry["pretraining"] or entry["head"]
-    return part["dino"] if part else None
+    if not part:
+        raise ConfigError(
+            f"backbone '{entry['family']}' was imported without an SSL head, so it has no dino loss.",
+            f"give it backbones.{entry['family']}.head.",
+        )
+    dino: Mapping[str, Any] = part["dino"]
+    return dino

@@ -161,11 +161,6 @@ def _loss(
         ConfigError: the backbone was imported without a head, so it has no DINO loss.
     """
     dino = dino_settings(backbone)
-    if dino is None:
-        raise ConfigError(
-            f"backbone '{entry['backbone']}' was imported without an SSL head, so it has no {entry['objective']} loss.",
-            f"give it backbones.{backbone['family']}.head.",
-        )
     like = next(model.parameters())
 
     def head(which: str) -> DinoHead:

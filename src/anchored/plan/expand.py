@@ -136,7 +136,10 @@ def _experiment(config: Config, name: str) -> dict[str, Any]:
     for key in ("training", "configurations_per_job"):
         del entry[key]
     entry["title"] = experiment.title or f"{experiment.dataset}, {experiment.backbone}"
-    entry["backbones"] = copy_names(experiment.backbone, config.backbones[experiment.backbone].copies)
+    backbone = config.backbones[experiment.backbone]
+    entry["backbones"] = copy_names(experiment.backbone, backbone.copies)
+    if backbone.weights:  # tables say whose weights they are about
+        entry["note"] = f"{experiment.note} Backbone: {(backbone.weights.source or _source(backbone)).rstrip('.')}.".strip()
     entry["contrasts"] = [list(pair) for pair in experiment.contrasts if set(pair) <= set(arms)]
     entry["arms"] = {
         arm: {

@@ -62,18 +62,18 @@ class Retention:
         measurement = Measurement(_with_soft_targets(plan, name), name, paths, device)
         self.anchor = measurement.model
         self.backbone: Mapping[str, Any] = lookup(plan, "backbones", measurement.entry["backbone"])
+        if not self.backbone["pretraining"]:
+            raise ConfigError(
+                f"backbone '{self.backbone['family']}' is imported: no labelled dataset of its own domain is known for k-NN.",
+                "use a backbone that is pre-trained here.",
+            )
+        self._temperature = dino_settings(self.backbone)["student_temperature"]
         self.fisher = load_fisher(paths.fim(name) / "fim.safetensors", self.anchor)
         self._loss = measurement.loss
         bank = open_store(paths.data(measurement.entry["bank"]))
         self._batches = list(_on_other_images(measurement, len(bank.packed), settings.held_out).batches())
         self.size = int(bank.packed.shape[1])
         self._settings, self._device = settings, device
-        self._temperature = (dino_settings(self.backbone) or {})["student_temperature"]
-        if not self.backbone["pretraining"]:
-            raise ConfigError(
-                f"backbone '{measurement.entry['backbone']}' is imported: no labelled dataset of its own domain is known for k-NN.",
-                "use a backbone that is pre-trained here.",
-            )
         store = open_store(paths.data(self.backbone["pretraining"]["probe"]))
         rows = {split: store.rows(split, 0) for split in ("balanced", "test")}
         self._inputs = {split: to_input(store.layer("image")[rows[split]], self.backbone, device) for split in rows}
