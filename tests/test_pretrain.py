@@ -19,13 +19,14 @@ from anchored.backbones.build import seeded
 from anchored.backbones.checkpoint import load_anchor, load_tensors, network
 from anchored.backbones.features import features, to_input
 from anchored.data.store import open_store
+from anchored.distillation import Networks, _optimizer, _rate, _step
 from anchored.errors import NumericalError
 from anchored.objectives.dino import dino_losses
 from anchored.objectives.infonce import infonce_losses
 from anchored.paths import Paths
 from anchored.plan.config import Config
 from anchored.plan.expand import expand
-from anchored.pretrain import Networks, _optimizer, _rate, _step, pretrain
+from anchored.pretrain import pretrain
 from anchored.probe import probe
 
 CPU = torch.device("cpu")
@@ -189,13 +190,13 @@ def test_probe_of_fewer_images_than_neighbours():
 def test_local_crops_train(fresh, change_plan, name, monkeypatch):
     """Small crops have another size: positions of a ViT and strides of a ResNet must follow."""
     seen = set()
-    project = sys.modules["anchored.pretrain"]._project
+    original = sys.modules["anchored.distillation"]._features
 
-    def watched(trained, head, views):
+    def watched(trained, views):
         seen.add(tuple(views.shape[1:]))
-        return project(trained, head, views)
+        return original(trained, views)
 
-    monkeypatch.setattr("anchored.pretrain._project", watched)
+    monkeypatch.setattr("anchored.distillation._features", watched)
     settings = ("backbones", name, "pretraining")
     pretrain(change_plan({(*settings, "views", "local_crops"): 3, (*settings, "epochs"): 1}), name, fresh)
     assert seen == {(2, 3, 20, 20), (3, 3, 12, 12)}

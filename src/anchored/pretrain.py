@@ -1,39 +1,22 @@
-"""The step `pretrain`: a backbone trained by self-supervision on an unlabelled bank, or imported.
+"""The step `pretrain`: a backbone trained by self-supervision on an unlabelled bank, or imported, with or without an SSL head."""
 
-Loss of a step, mean over the batch (objectives/):
-
-    L = w_dino * DINO(student views, teacher's global views) + w(t) * InfoNCE(two global views' bottlenecks)
-
-w(t) runs linearly over the training. The teacher is the exponential average of the student, its momentum rises to 1 along
-a cosine; it runs in train mode with batch statistics of its own (Caron et al. 2021 do the same; in evaluation mode its
-statistics lag and the targets collapse).
-"""
-
-import copy
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from anchored.backbones.build import seeded
-from anchored.backbones.checkpoint import import_weights, save_checkpoint
-from anchored.backbones.features import feature_width, features, normalise, to_input
-from anchored.backbones.heads import DinoHead, dino_head
-from anchored.data.recipes import view_maker
+from anchored.backbones.build import check_view_sizes, seeded
+from anchored.backbones.checkpoint import save_checkpoint
+from anchored.backbones.features import features, to_input
+from anchored.backbones.imports import Imported, import_weights
 from anchored.data.store import Store, open_store
-from anchored.device import choose_device, describe, limit_threads, place
-from anchored.errors import NumericalError
-from anchored.objectives.dino import dino_losses, update_centre
-from anchored.objectives.infonce import infonce_losses
+from anchored.device import choose_device, describe, limit_threads
+from anchored.distillation import Networks, estimate_centre, train
 from anchored.paths import Paths
 from anchored.plan.load import Plan, lookup
 from anchored.plan.naming import derive_seed
 from anchored.probe import probe
-from anchored.progress import progress
 from anchored.record import Running, planned_step
 
 
@@ -46,11 +29,20 @@ def pretrain(plan: Plan, name: str, paths: Paths, *, force: bool = False) -> Non
         limit_threads(entry["threads"])
         target = paths.backbone(name) / "model.safetensors"
         if entry["weights"]:
-            save_checkpoint(target, {"student": import_weights(entry, paths.root)}, {})
+            imported = import_weights(entry, paths.root)
+            running.measure(**imported.facts)
+            if entry["head"]:
+                bank = open_store(paths.data(entry["bank"]))
+                _complete(name, entry, imported, bank, running)
+            heads = {f"{which}_head": head for which, head in imported.heads.items()}
+            save_checkpoint(target, imported.networks | heads, {} if imported.centre is None else {"centre": imported.centre})
             return
         device = choose_device()
         running.device = describe(device)
-        networks = _train(name, entry, open_store(paths.data(entry["bank"])), device, running)
+        networks = Networks.create(entry, device)
+        bank = open_store(paths.data(entry["bank"]))
+        _check_views(networks.student, entry, bank, "pretraining")
+        running.measure(**train(networks, entry["pretraining"], entry, bank, name=name))
         running.measure(probe=_probes(entry, networks, open_store(paths.data(entry["probe"])), device))
         save_checkpoint(
             target,
@@ -64,125 +56,27 @@ def pretrain(plan: Plan, name: str, paths: Paths, *, force: bool = False) -> Non
         )
 
 
-@dataclass
-class Networks:
-    """Student and teacher with their heads, and the centre (K,) of the teacher's logits."""
-
-    student: nn.Module
-    student_head: DinoHead
-    teacher: nn.Module
-    teacher_head: DinoHead
-    centre: Tensor
-
-    @classmethod
-    def create(cls, entry: Mapping[str, Any], device: torch.device) -> "Networks":
-        """Student with random weights of the entry's seed, teacher equal to it."""
-        student = seeded(entry["architecture"], derive_seed(entry["seed"], "weights"))
-        dino = entry["pretraining"]["dino"]
-        head = dino_head(feature_width(student), dino, derive_seed(entry["seed"], "head"))
-        student, head = place(student, device), head.to(device)
-        teacher, teacher_head = copy.deepcopy(student), copy.deepcopy(head)
-        for parameter in (*teacher.parameters(), *teacher_head.parameters()):
-            parameter.requires_grad_(False)
-        return cls(student, head, teacher, teacher_head, torch.zeros(dino["prototypes"], device=device))
-
-    def parameters(self) -> list[nn.Parameter]:
-        """All that the optimiser trains."""
-        return [*self.student.parameters(), *self.student_head.parameters()]
-
-    def follow(self, momentum: float) -> None:
-        """Moves the teacher's parameters towards the student's: teacher = momentum * teacher + (1 - momentum) * student."""
-        with torch.no_grad():
-            targets: list[Tensor] = [*self.teacher.parameters(), *self.teacher_head.parameters()]
-            torch._foreach_lerp_(targets, list[Tensor](self.parameters()), 1 - momentum)
+def _complete(name: str, entry: Mapping[str, Any], imported: Imported, bank: Store, running: Running) -> None:
+    """Adds what an SSL loss needs to `imported`: heads, centre; and what was done to the record."""
+    device = choose_device()
+    running.device = describe(device)
+    student = imported.networks["student"]
+    _check_views(student, entry, bank, "head")
+    if entry["head"]["from"] == "trained":
+        networks = Networks.on_frozen(student, entry, device)
+        running.measure(head=train(networks, entry["head"], entry, bank, name=name))
+        imported.heads = {"student": networks.student_head, "teacher": networks.teacher_head}
+        imported.centre = networks.centre
+    elif imported.centre is not None:
+        running.measure(centre={"from": "checkpoint"})
+    else:
+        imported.centre = estimate_centre(imported.networks["teacher"], imported.heads["teacher"], entry, bank, device)
+        running.measure(centre={"from": "bank", "images": entry["head"]["images"]})
 
 
-def _train(name: str, entry: Mapping[str, Any], bank: Store, device: torch.device, running: Running) -> Networks:
-    settings = entry["pretraining"]
-    networks = Networks.create(entry, device)
-    maker = view_maker(bank, settings["views"], device)
-    optimizer = _optimizer(networks, settings)
-    images = len(bank.packed)
-    steps = max(images // settings["batch"], 1)
-    total = steps * settings["epochs"]
-    curve = []
-    with progress(f"pretrain {name}", total) as advance:
-        for epoch in range(settings["epochs"]):
-            rng = np.random.default_rng([derive_seed(entry["seed"], "views"), epoch])
-            order = rng.permutation(images)
-            losses = []
-            for step in range(steps):
-                done = epoch * steps + step
-                for group in optimizer.param_groups:
-                    group["lr"] = settings["lr"] * _rate(done, total, settings["warmup"])
-                rows = np.sort(order[step * settings["batch"] : (step + 1) * settings["batch"]])
-                large, small = maker(rows, maker.draw(rng, rows))
-                views = [normalise(part, entry) for part in (large, small) if part is not None]
-                losses.append(_step(networks, views, optimizer, settings, done / max(total - 1, 1)))
-                advance(note=f"loss {losses[-1]:.3f}")
-            curve.append(float(np.mean(losses)))
-            if not math.isfinite(curve[-1]):
-                raise NumericalError(
-                    f"pretrain {name}: the loss is not finite in epoch {epoch + 1}.",
-                    f"lower backbones.{entry['family']}.pretraining.lr, or check the bank.",
-                )
-    running.measure(loss=curve, steps=total, images=images)
-    return networks
-
-
-def _step(
-    networks: Networks, views: list[Tensor], optimizer: torch.optim.Optimizer, settings: Mapping[str, Any], time: float
-) -> float:
-    """One optimiser step at `time` in [0, 1] of the training; returns the loss."""
-    dino, infonce = settings["dino"], settings["infonce"]
-    bottlenecks, logits = zip(*(_project(networks.student, networks.student_head, part) for part in views), strict=True)
-    with torch.no_grad():
-        _, targets = _project(networks.teacher, networks.teacher_head, views[0])
-    losses = dino["weight"] * dino_losses(
-        torch.cat(logits, dim=1),
-        targets,
-        networks.centre,
-        student_temperature=dino["student_temperature"],
-        teacher_temperature=dino["teacher_temperature"],
-    )
-    weight = infonce["weight"][0] + time * (infonce["weight"][1] - infonce["weight"][0])
-    if weight:
-        pair = bottlenecks[0][:, 0], bottlenecks[0][:, 1]
-        losses = losses + weight * infonce_losses(*pair, temperature=infonce["temperature"])
-    loss = losses.mean()
-    optimizer.zero_grad()
-    loss.backward()
-    nn.utils.clip_grad_norm_(networks.parameters(), settings["clip"])
-    optimizer.step()
-    networks.follow(1 - (1 - dino["teacher_momentum"]) * (1 + math.cos(math.pi * time)) / 2)
-    networks.centre = update_centre(networks.centre, targets, dino["centre_momentum"])
-    return loss.item()
-
-
-def _project(network: nn.Module, head: DinoHead, views: Tensor) -> tuple[Tensor, Tensor]:
-    """Bottlenecks (B, V, d) and logits (B, V, K) of views (B, V, 3, H, W)."""
-    flat = views.flatten(0, 1).contiguous(memory_format=torch.channels_last)
-    projection = head(network(flat))
-    shape = views.shape[:2]
-    return projection.bottleneck.unflatten(0, shape), projection.logits.unflatten(0, shape)
-
-
-def _optimizer(networks: Networks, settings: Mapping[str, Any]) -> torch.optim.Optimizer:
-    """AdamW; vectors (norms, biases) are not decayed."""
-    parameters = networks.parameters()
-    groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": settings["weight_decay"]},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=settings["lr"], fused=True)
-
-
-def _rate(step: int, total: int, warmup: float) -> float:
-    """Share of the peak learning rate: a linear rise over `warmup`, then a cosine to 0."""
-    rising = warmup * total
-    if step < rising:
-        return (step + 1) / math.ceil(rising)
-    return (1 + math.cos(math.pi * (step - rising) / max(total - rising, 1))) / 2
+def _check_views(model: nn.Module, entry: Mapping[str, Any], bank: Store, part: str) -> None:
+    where = f"backbones.{entry['family']}.{part}.views"
+    check_view_sizes(model, entry[part]["views"], bank.packed.shape[1], where=where)
 
 
 def _probes(entry: Mapping[str, Any], networks: Networks, data: Store, device: torch.device) -> dict[str, Any]:

@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).parent
 # follows them. The frame around every step (this file, record, files, plan, ...) is left out: it computes no number.
 MODULES: dict[str, tuple[str, ...]] = {
     "prepare": ("data",),
-    "pretrain": ("data", "backbones", "objectives", "pretrain.py", "probe.py", "evaluate/metrics.py"),
+    "pretrain": ("data", "backbones", "objectives", "distillation.py", "pretrain.py", "probe.py", "evaluate/metrics.py"),
     "fim": ("data", "backbones", "objectives", "fisher"),
     "fim-merge": ("data", "backbones", "objectives", "fisher"),
     "finetune": ("data", "backbones", "fisher", "finetune", "probe.py", "evaluate/metrics.py"),
@@ -59,7 +59,7 @@ def outputs(kind: str, name: str, paths: Paths) -> list[Path]:
     match kind:
         case "datasets":
             return [paths.data(name) / file for file in ("manifest.json", "images.npy", "index.parquet", "record.json")]
-        case "backbones" | "pretrained" | "imported":
+        case "backbones" | "pretrained" | "completed" | "imported":
             return [paths.backbone(name) / file for file in ("model.safetensors", "record.json")]
         case "fims" | "whole" | "merged":
             return [paths.fim(name) / file for file in ("fim.safetensors", "record.json", "card.md")]
@@ -118,7 +118,8 @@ def foreign_inputs(kind: str, name: str, plan: Plan, paths: Paths) -> list[Path]
     if kind == "datasets":
         return watched(entry, paths.root)
     if (entry.get("weights") or {}).get("checkpoint"):
-        return [paths.root / entry["weights"]["checkpoint"]]
+        weights = paths.root / entry["weights"]["checkpoint"]
+        return [weights, weights.with_name(f"{weights.name}.source.json")]
     return []
 
 

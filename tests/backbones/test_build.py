@@ -7,6 +7,7 @@ from torch import nn
 from anchored.backbones.build import build, freeze_batch_norm, seeded, stage_parameters
 from anchored.backbones.features import feature_width, features, to_input
 from anchored.errors import ConfigError, EnvironmentFailure
+from anchored.plan.config import DinoLoss
 
 RESNET = {"family": "tiny-resnet", "layers": [1, 1, 1, 1], "channels": [16, 32, 48, 64]}
 VIT = {"family": "tiny-vit", "image": 20, "patch": 4, "width": 16, "depth": 3, "heads": 2}
@@ -142,7 +143,7 @@ def test_head_is_seeded_and_has_unit_prototypes():
     """DINO's cosines need both sides at unit norm; BatchNorm stands in the hidden layers."""
     from anchored.backbones.heads import dino_head
 
-    settings = {"hidden": 16, "bottleneck": 8, "prototypes": 5}
+    settings = DinoLoss(hidden=16, bottleneck=8, prototypes=5).model_dump()
     head, same = dino_head(12, settings, 3).eval(), dino_head(12, settings, 3).eval()
     inputs = torch.randn(6, 12)
     bottleneck, logits = head(inputs)

@@ -1,24 +1,15 @@
 """Checkpoints: bit-exact, and what is wrong with a file is a sentence; a pickle's code never runs."""
 
-import pickle
-from pathlib import Path
 
 import pytest
-import safetensors.torch
 import torch
 
-from anchored.backbones.build import build, seeded
-from anchored.backbones.checkpoint import import_weights, load_anchor, load_tensors, network, save_checkpoint
+from anchored.backbones.build import seeded
+from anchored.backbones.checkpoint import load_anchor, load_tensors, network, save_checkpoint
 from anchored.errors import InputError
-from anchored.files import file_digest
 
 ARCHITECTURE = {"family": "tiny-resnet", "layers": [1, 1, 1, 1], "channels": [8, 8, 8, 16]}
 VIT = {"family": "tiny-vit", "image": 20, "patch": 4, "width": 16, "depth": 2, "heads": 2}
-
-
-def entry(checkpoint: str, *, digest: str | None = None, architecture: dict = ARCHITECTURE) -> dict:
-    weights = {"checkpoint": checkpoint, "digest": digest, "timm": False}
-    return {"architecture": architecture, "anchor": "student", "weights": weights}
 
 
 @pytest.fixture
@@ -92,75 +83,3 @@ def test_wrong_architecture_is_named(model, tmp_path):
     wider = ARCHITECTURE | {"channels": [8, 8, 8, 32]}
     with pytest.raises(InputError, match=r"\(student\): layer4\.0\.\S+ has shape \(16,\), not \(32,\)"):
         load_anchor(path, {"architecture": wider, "anchor": "student"}, made_by="x")
-
-
-@pytest.mark.parametrize("form", ["safetensors", "pth", "pth wrapped", "pt"])
-def test_import_of_a_local_file(model, tmp_path, form):
-    """Files as other people publish them: plain, or inside {"state_dict": ...}."""
-    path = tmp_path / f"weights.{form.split()[0]}"
-    state = model.state_dict()
-    if form == "safetensors":
-        safetensors.torch.save_file(state, path)
-    else:
-        torch.save({"state_dict": state} if "wrapped" in form else state, path)
-    assert_same(import_weights(entry(path.name, digest=file_digest(path)), tmp_path), model)
-    assert_same(import_weights(entry(path.name), tmp_path), model)
-
-
-def test_import_refuses_another_file(model, tmp_path):
-    """The plan pins a file by digest: a re-uploaded checkpoint of the same name is another backbone."""
-    path = tmp_path / "weights.pth"
-    torch.save(model.state_dict(), path)
-    with pytest.raises(InputError, match=f"has SHA-256 {file_digest(path)}, the plan pins {'0' * 64}"):
-        import_weights(entry(path.name, digest="0" * 64), tmp_path)
-    with pytest.raises(InputError, match=r"none\.pth is missing") as caught:
-        import_weights(entry("none.pth"), tmp_path)
-    assert "weights.checkpoint" in caught.value.hint
-
-
-class _Attack:
-    """A pickle that writes a file when somebody opens it carelessly."""
-
-    def __init__(self, victim: Path) -> None:
-        self.victim = victim
-
-    def __reduce__(self):
-        return Path.write_text, (self.victim, "owned")
-
-
-@pytest.mark.parametrize("how", ["torch", "pickle"])
-def test_code_in_a_pickle_does_not_run(tmp_path, how):
-    """.pth files are programs; a downloaded one must not be able to do anything."""
-    victim, path = tmp_path / "victim", tmp_path / "weights.pth"
-    attack = {"weight": torch.ones(1), "evil": _Attack(victim)}
-    if how == "torch":
-        torch.save(attack, path)
-    else:
-        path.write_bytes(pickle.dumps(attack, protocol=2))
-    with pytest.raises(InputError, match="is no plain tensor file") as caught:
-        import_weights(entry(path.name), tmp_path)
-    assert not victim.exists()
-    assert caught.value.hint == "only files of tensors are read."
-    torch.load(path, weights_only=False) if how == "torch" else pickle.loads(path.read_bytes())
-    assert victim.read_text() == "owned", "the attack would not have worked, so this test shows nothing"
-
-
-def test_import_checks_the_content(model, tmp_path):
-    """Truncated, not tensors, NaN, another architecture: one sentence each."""
-    path = tmp_path / "weights.pth"
-    path.write_bytes(b"no pickle at all")
-    with pytest.raises(InputError, match="is no plain tensor file"):
-        import_weights(entry(path.name), tmp_path)
-    torch.save({"a": 1, "b": torch.ones(1)}, path)
-    with pytest.raises(InputError, match="holds no flat mapping of names to tensors"):
-        import_weights(entry(path.name), tmp_path)
-    torch.save(build(VIT).state_dict(), path)
-    with pytest.raises(InputError, match="does not fit the architecture"):
-        import_weights(entry(path.name), tmp_path)
-    model.conv1.weight.data.fill_(float("nan"))
-    torch.save(model.state_dict(), path)
-    with pytest.raises(InputError, match=r"holds NaN or infinity in conv1\.weight"):
-        import_weights(entry(path.name), tmp_path)
-    (tmp_path / "weights.safetensors").write_bytes(b"\0" * 9)
-    with pytest.raises(InputError, match="is truncated or no safetensors file"):
-        import_weights(entry("weights.safetensors"), tmp_path)

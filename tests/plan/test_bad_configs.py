@@ -138,8 +138,42 @@ def test_all_mistakes_are_reported_at_once(tmp_path):
 def test_teacher_of_imported_weights_is_refused(tmp_path):
     """An imported file is one network: asking for its teacher failed only when fine-tuning started."""
     start, stop = DEMO.index("    copies: 2"), DEMO.index("fims:")
-    text = DEMO[:start] + "    weights: {checkpoint: a.pth}\n    anchor: teacher\n\n" + DEMO[stop:]
-    assert "anchor: teacher needs pretraining" in refusal(tmp_path, text).message
+    head = "    head: {bank: digitscenes-bank, from: trained}\n"
+    text = DEMO[:start] + "    weights: {checkpoint: a.pth}\n    anchor: teacher\n" + head + "\n" + DEMO[stop:]
+    assert "anchor: teacher needs pretraining or a full checkpoint" in refusal(tmp_path, text).message
+
+
+# What replaces the demo's pre-training, and what the user must read.
+IMPORTS = {
+    "no loss": ("weights: {checkpoint: a.pth}", "fims.dino.backbone: 'tiny-resnet' is imported without a head"),
+    "head of one's own": ("copies: 2\n    head: {bank: digitscenes-bank, from: trained}", "give either pretraining or weights"),
+    "no heads in timm's weights": (
+        "architecture: {family: timm, name: resnet50}\n"
+        "    weights: {timm: true}\n    head: {bank: digitscenes-bank, from: checkpoint}",
+        "head.from: checkpoint needs weights.checkpoint",
+    ),
+    "where from": (
+        "weights: {checkpoint: a.pth}\n    head: {bank: digitscenes-bank, from: thin air}",
+        "backbones.tiny-resnet.head.from: Input should be 'checkpoint' or 'trained'",
+    ),
+    "labelled bank": (
+        "weights: {checkpoint: a.pth}\n    head: {bank: digitscenes, from: trained}",
+        "backbones.tiny-resnet.head.bank: 'digitscenes' is a labelled dataset",
+    ),
+    "unknown bank": (
+        "weights: {checkpoint: a.pth}\n    head: {bank: imagenet, from: trained}",
+        "backbones.tiny-resnet.head.bank: 'imagenet' is not defined",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", IMPORTS)
+def test_mistake_about_an_import_is_named(name, tmp_path):
+    """When the plan is made, not after hours of waiting for the backbone."""
+    start, stop = DEMO.index("    architecture:"), DEMO.index("fims:")
+    entry, expected = IMPORTS[name]
+    lines = entry if entry.startswith("architecture") else f"architecture: {{family: tiny-resnet}}\n    {entry}"
+    assert expected in refusal(tmp_path, DEMO[:start] + f"    {lines}\n\n" + DEMO[stop:]).message
 
 
 LINES = DEMO.splitlines()

@@ -178,3 +178,46 @@ def test_check_names_the_differing_line(root, tmp_path):
     assert "run `anchored plan --config" in caught.value.hint
     with pytest.raises(ConfigError, match="is missing"):
         check_plan(root / "config/demo.yaml", tmp_path / "none.json")
+
+
+def _imported(demo: dict[str, Any]) -> dict[str, Any]:
+    """The demo with an imported backbone instead of its own, and nothing but a linear probe on it."""
+    demo["backbones"] = {"theirs": {"architecture": {"family": "timm", "name": "resnet50"}, "weights": {"checkpoint": "w/a.pth"}}}
+    del demo["fims"]
+    experiment = demo["experiments"]["digitscenes"]
+    experiment |= {"backbone": "theirs", "arms": {"linear-probe": {"c": [1.0]}}, "baseline": "linear-probe"}
+    del experiment["fim"]
+    return demo
+
+
+def test_backbones_are_sorted_by_what_they_wait_for(demo):
+    """DVC has a stage for each kind of wait: bank and probe, the bank of a head, nothing."""
+    plan = plan_of(demo)
+    needs = {"bank": "digitscenes-bank", "probe": "digitscenes"}
+    assert (plan["pretrained"], plan["completed"], plan["imported"]) == ({"tiny-resnet-1": needs, "tiny-resnet-2": needs}, {}, {})
+    plan = plan_of(_imported(demo))
+    assert (plan["pretrained"], plan["completed"], plan["imported"]) == ({}, {}, {"theirs": {}})
+    demo["backbones"]["theirs"]["head"] = {"bank": "digitscenes-bank", "from": "trained"}
+    plan = plan_of(demo)
+    assert (plan["completed"], plan["imported"]) == ({"theirs": {"bank": "digitscenes-bank"}}, {})
+    assert plan["backbones"]["theirs"]["bank"] == "digitscenes-bank"
+
+
+def test_whose_weights_they_are_is_printed(demo):
+    """Every table of an imported backbone names its source: in the user's words, or by its file."""
+    note = demo["experiments"]["digitscenes"]["note"]
+    plan = plan_of(_imported(demo))
+    assert plan["backbones"]["theirs"]["weights"]["source"] == "a.pth"
+    assert plan["experiments"]["digitscenes"]["note"] == f"{note} Backbone: a.pth."
+    demo["backbones"]["theirs"]["weights"] = {"timm": True}
+    assert plan_of(demo)["backbones"]["theirs"]["weights"]["source"] == "timm resnet50"
+    demo["backbones"]["theirs"]["weights"] = {"timm": True, "source": "the ResNet-50 of 2021, of this and that."}
+    assert plan_of(demo)["experiments"]["digitscenes"]["note"].endswith(" Backbone: the ResNet-50 of 2021, of this and that.")
+
+
+def test_inputs_of_timms_models_are_left_to_timm(demo):
+    """No plan can know them without timm; 0.5 and 0.25 are those of the tiny networks only."""
+    own = plan_of(demo)["backbones"]["tiny-resnet-1"]
+    assert (own["mean"], own["std"]) == ([0.5, 0.5, 0.5], [0.25, 0.25, 0.25])
+    theirs = plan_of(_imported(demo))["backbones"]["theirs"]
+    assert (theirs["mean"], theirs["std"]) == (None, None)

@@ -85,7 +85,7 @@ def test_manual_shows_defaults_and_types():
     assert "| `images` | integer ≥ 1 | `512` | Number of images" in manual
     assert "| `backbone` | name | **required** | The backbone; each of its copies gets a FIM. |" in manual
     assert "| `strength` | list of number ≥ 0 | **required** |" in manual
-    assert "Where: `backbones.NAME.pretraining.views`, `fims.NAME.views`." in manual
+    assert "Where: `backbones.NAME.pretraining.views`, `backbones.NAME.head.views`, `fims.NAME.views`." in manual
     assert "| `scene` | [Scene](#scene) | its own defaults |" in manual
 
 

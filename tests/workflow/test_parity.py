@@ -142,12 +142,26 @@ def test_a_plan_without_anchored_arms_is_a_graph_too(tmp_path: Path):
 
 def test_an_imported_backbone_waits_for_nothing(tmp_path: Path):
     config = yaml.safe_load((HERE / "mini.yaml").read_text())
-    backbone = config["backbones"]["resnet"]
-    del backbone["pretraining"]
-    backbone["weights"] = {"checkpoint": "weights.safetensors"}
+    theirs = {"architecture": config["backbones"]["resnet"]["architecture"], "weights": {"checkpoint": "weights.safetensors"}}
+    config["backbones"]["theirs"] = theirs
+    experiment = {key: value for key, value in config["experiments"]["res"].items() if key != "fim"}
+    config["experiments"]["imported"] = experiment | {"backbone": "theirs", "arms": {"erm": {"lr": [1.0e-3]}}}
     checkout = check_out(tmp_path, yaml.safe_dump(config))
     snakemake = checkout.graph("snakemake")
-    (imported,) = [node for node in snakemake if node["name"] == "import_backbone resnet"]
-    assert imported["command"] == "anchored pretrain resnet"
-    assert ancestors(snakemake)["anchored pretrain resnet"] == []
+    (imported,) = [node for node in snakemake if node["name"] == "import_backbone theirs"]
+    assert imported["command"] == "anchored pretrain theirs"
+    assert ancestors(snakemake)["anchored pretrain theirs"] == []
+    assert differences(snakemake, checkout.graph("dvc")) == []
+
+
+def test_an_imported_backbone_with_a_head_waits_for_its_bank(tmp_path: Path):
+    config = yaml.safe_load((HERE / "mini.yaml").read_text())
+    backbone = config["backbones"]["resnet"]
+    del backbone["pretraining"]
+    backbone |= {"weights": {"checkpoint": "weights.safetensors"}, "head": {"bank": "bank", "from": "trained"}}
+    checkout = check_out(tmp_path, yaml.safe_dump(config))
+    snakemake = checkout.graph("snakemake")
+    (completed,) = [node for node in snakemake if node["name"] == "complete_backbone resnet"]
+    assert completed["command"] == "anchored pretrain resnet"
+    assert ancestors(snakemake)["anchored pretrain resnet"] == ["anchored prepare bank"]
     assert differences(snakemake, checkout.graph("dvc")) == []

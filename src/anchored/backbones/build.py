@@ -3,6 +3,7 @@
 import difflib
 from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -10,6 +11,9 @@ from torch import nn
 
 from anchored.compat import prepare_torchvision
 from anchored.errors import ConfigError, EnvironmentFailure
+
+# In timm's order: it prefers the file that cannot hold code.
+_HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
 def build(architecture: Mapping[str, Any]) -> nn.Module:
@@ -64,9 +68,19 @@ def _timm(architecture: Mapping[str, Any], *, pretrained: bool = False) -> nn.Mo
     import timm
 
     name, image = architecture["name"], architecture["image"]
-    options = {} if image is None else {"img_size": image}
+    options: dict[str, Any] = {} if image is None else {"img_size": image}
+
+    def create(**more: Any) -> nn.Module:
+        return timm.create_model(name, pretrained=pretrained, num_classes=0, **options, **more)
+
     try:
-        return timm.create_model(name, pretrained=pretrained, num_classes=0, **options)
+        try:
+            # Views of several sizes: positions are resampled to each. Only classes with a grid of positions know the option.
+            return create(dynamic_img_size=True)
+        except TypeError as error:
+            if "dynamic_img_size" not in str(error):
+                raise
+            return create()
     except (RuntimeError, ValueError) as error:
         if not any(text in str(error) for text in ("Unknown model", "Invalid pretrained tag", "no source prefix")):
             raise
@@ -88,6 +102,48 @@ def with_timm_weights(architecture: Mapping[str, Any]) -> nn.Module:
     """The timm model of the architecture's name with timm's own weights, fetched on first use."""
     prepare_torchvision()
     return _timm(architecture, pretrained=True)
+
+
+def cached_weights(model: nn.Module) -> Path | None:
+    """The file of the hub's cache that a model of `with_timm_weights` was read from; None where timm took it from elsewhere."""
+    from huggingface_hub import try_to_load_from_cache
+
+    cfg: Mapping[str, Any] = getattr(model, "pretrained_cfg", {})
+    hub = cfg.get("hf_hub_id")
+    if not hub:
+        return None
+    repository, _, revision = hub.partition("@")
+    names = [cfg["hf_hub_filename"]] if cfg.get("hf_hub_filename") else _HUB_FILES
+    found = (try_to_load_from_cache(repository, name, revision=revision or None) for name in names)
+    return next((Path(path) for path in found if isinstance(path, str)), None)
+
+
+def check_view_sizes(model: nn.Module, views: Mapping[str, Any], stored: int, *, where: str) -> None:
+    """Refuses views that a network of patches cannot take.
+
+    Args:
+        model: the backbone.
+        views: a `views` of the plan.
+        stored: side of the bank's images, in pixels.
+        where: the key of `views`, for the message.
+
+    Raises:
+        ConfigError: a side is no multiple of the patch; or differs from the only one that the network takes.
+    """
+    embed = getattr(model, "patch_embed", None)
+    patch = getattr(embed, "patch_size", None)
+    if embed is None or patch is None:
+        return
+    large = (f"{where}.global_size", views["global_size"]) if views["recipe"] == "dino" else ("size of the bank", stored)
+    small = [(f"{where}.local_size", views["local_size"])] if views["local_crops"] else []
+    for key, side in (large, *small):
+        if getattr(embed, "strict_img_size", False) and embed.img_size is not None and (side, side) != tuple(embed.img_size):
+            takes = "x".join(map(str, embed.img_size))
+            raise ConfigError(f"{key} is {side}, this network takes {takes} only.", "use another architecture, or one size.")
+        for part in (patch,) if isinstance(patch, int) else patch:
+            if side % part:
+                near = max(round(side / part), 1) * part
+                raise ConfigError(f"{key} is {side}, which is no multiple of the patch size {part}.", f"use {near}.")
 
 
 def stage_parameters(model: nn.Module) -> list[list[str]]:

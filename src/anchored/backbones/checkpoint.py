@@ -1,8 +1,9 @@
-"""Checkpoints: one safetensors file with every network of a pre-training, and imports of other people's weights.
+"""Checkpoints: one safetensors file with every network of a backbone.
 
     student.<parameter>   teacher.<parameter>   student_head.<...>   teacher_head.<...>   centre
 
-An imported backbone has `student.*` only. Pickles are opened with `weights_only=True`: no code in them can run.
+Where student and teacher are one network, as in most imports, it is stored once, as the student. Heads and centre are there where
+the backbone has an SSL loss.
 """
 
 from collections.abc import Mapping
@@ -11,12 +12,11 @@ from typing import Any
 
 import safetensors
 import safetensors.torch
-import torch
 from torch import Tensor, nn
 
-from anchored.backbones.build import build, with_timm_weights
+from anchored.backbones.build import build
 from anchored.errors import InputError
-from anchored.files import file_digest, write_bytes
+from anchored.files import write_bytes
 
 Tensors = dict[str, Tensor]
 
@@ -62,6 +62,11 @@ def network(tensors: Tensors, name: str) -> Tensors:
     return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
 
 
+def trunk(tensors: Tensors, which: str) -> Tensors:
+    """The state of the backbone `which`, student or teacher."""
+    return network(tensors, which) or network(tensors, "student")
+
+
 def load_anchor(path: Path, entry: Mapping[str, Any], *, made_by: str) -> tuple[nn.Module, Tensors]:
     """The network that fine-tuning starts from, in evaluation mode, and all tensors of the checkpoint.
 
@@ -97,42 +102,3 @@ def load_state(model: nn.Module, state: Tensors, *, where: str) -> None:
         if value.shape != own[name].shape:
             raise InputError(f"{where}: {name} has shape {tuple(value.shape)}, not {tuple(own[name].shape)}.")
     model.load_state_dict(state)
-
-
-def import_weights(entry: Mapping[str, Any], root: Path) -> nn.Module:
-    """The backbone of an entry with `weights`: from a local file or from timm.
-
-    Raises:
-        InputError: the file is missing, has another digest, is no plain tensor file, or does not fit.
-    """
-    weights = entry["weights"]
-    if weights["timm"]:
-        return with_timm_weights(entry["architecture"])
-    path = root / weights["checkpoint"]
-    if not path.exists():
-        raise InputError(f"{path} is missing.", "place the file there, or correct weights.checkpoint in the configuration.")
-    if weights["digest"] and file_digest(path) != weights["digest"]:
-        raise InputError(f"{path} has SHA-256 {file_digest(path)}, the plan pins {weights['digest']}.", "use the right file.")
-    tensors = _read_foreign(path)
-    check_finite(path, tensors)
-    model = build(entry["architecture"])
-    load_state(model, tensors, where=str(path))
-    return model
-
-
-def _read_foreign(path: Path) -> Tensors:
-    if path.suffix == ".safetensors":
-        try:
-            return safetensors.torch.load_file(path)
-        except (safetensors.SafetensorError, OSError) as error:
-            raise InputError(f"{path} is truncated or no safetensors file: {error}.") from error
-    try:
-        value = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many types for a bad pickle; none of them may run code
-        text = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{path} is no plain tensor file: {text}", "only files of tensors are read.") from error
-    while isinstance(value, dict) and len(value) == 1 and isinstance(next(iter(value.values())), dict):
-        value = next(iter(value.values()))  # {"state_dict": {...}} and the like
-    if not isinstance(value, dict) or not all(isinstance(tensor, Tensor) for tensor in value.values()):
-        raise InputError(f"{path} holds no flat mapping of names to tensors.")
-    return value

@@ -1,12 +1,18 @@
 """Frozen features of images, in batches."""
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+
+from anchored.compat import prepare_torchvision
+from anchored.errors import ConfigError
+
+Channels = tuple[float, ...]
 
 
 def to_input(images: NDArray[np.uint8], entry: Mapping[str, Any], device: torch.device) -> Tensor:
@@ -26,9 +32,40 @@ def to_input(images: NDArray[np.uint8], entry: Mapping[str, Any], device: torch.
 
 def normalise(pixels: Tensor, entry: Mapping[str, Any]) -> Tensor:
     """Pixels (..., 3, H, W) in [0, 1], minus the entry's mean, divided by its std."""
-    mean = torch.tensor(entry["mean"], device=pixels.device).view(3, 1, 1)
-    std = torch.tensor(entry["std"], device=pixels.device).view(3, 1, 1)
+    mean, std = (torch.tensor(values, device=pixels.device).view(3, 1, 1) for values in channel_statistics(entry))
     return (pixels - mean) / std
+
+
+def channel_statistics(entry: Mapping[str, Any]) -> tuple[Channels, Channels]:
+    """Mean and standard deviation of the input's channels: the entry's, or those of timm's model where it has none.
+
+    Raises:
+        ConfigError: the weights are a file, and timm knows the architecture with several of both.
+    """
+    mean, std = entry["mean"], entry["std"]
+    if mean is None or std is None:
+        name = entry["architecture"]["name"]
+        known = _timm_statistics(name, of_any=bool((entry["weights"] or {}).get("checkpoint")))
+        if len(known) != 1:
+            raise ConfigError(
+                f"backbones.{entry['family']}: timm's weights of {name} want inputs of {len(known) or 'no known'} kinds of mean "
+                "and standard deviation.",
+                "give mean and std, or name the weights whose input is yours, as in architecture.name: vit_base_patch16_224.dino.",
+            )
+        mean, std = mean or known[0][0], std or known[0][1]
+    return mean, std
+
+
+@lru_cache
+def _timm_statistics(name: str, *, of_any: bool) -> list[tuple[Channels, Channels]]:
+    """Of timm's weights of this name, without a tag of its first ones or, `of_any`, of all that differ."""
+    prepare_torchvision()
+    from timm import list_pretrained
+    from timm.models import get_pretrained_cfg
+
+    names = list_pretrained(f"{name}.*") if of_any and "." not in name else [name]
+    found = [cfg for each in names if (cfg := get_pretrained_cfg(each)) is not None]
+    return list(dict.fromkeys((cfg.mean, cfg.std) for cfg in found))
 
 
 def feature_width(model: nn.Module) -> int:

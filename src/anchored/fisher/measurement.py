@@ -10,9 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from anchored.backbones.checkpoint import load_anchor, load_state, network
+from anchored.backbones.build import check_view_sizes
+from anchored.backbones.checkpoint import load_anchor, load_state, network, trunk
 from anchored.backbones.features import feature_width, normalise
-from anchored.backbones.heads import DinoHead, dino_head
+from anchored.backbones.heads import DinoHead, dino_head, dino_settings
 from anchored.data.draws import join
 from anchored.data.recipes import view_maker
 from anchored.data.store import open_store
@@ -63,6 +64,7 @@ class Measurement:
         self.loss = _loss(self.entry, self._backbone, self.model, tensors)
         folder = paths.data(self.entry["bank"])
         self._bank = open_store(folder)
+        check_view_sizes(model, self.entry["views"], self._bank.packed.shape[1], where=f"fims.{name}.views")
         self.rows = _rows(self.entry, len(self._bank.packed))
         found = {"anchor": self._backbone["anchor"], "backbone_digest": digest}
         # The bank is named by its manifest, the images by their rows in it, in order, as little-endian int64.
@@ -158,12 +160,7 @@ def _loss(
     Raises:
         ConfigError: the backbone was imported without a head, so it has no DINO loss.
     """
-    if not backbone["pretraining"]:
-        raise ConfigError(
-            f"backbone '{entry['backbone']}' was imported without an SSL head, so it has no {entry['objective']} loss.",
-            "measure the FIM of a pre-trained backbone, or import a full checkpoint with its head.",
-        )
-    dino = backbone["pretraining"]["dino"]
+    dino = dino_settings(backbone)
     like = next(model.parameters())
 
     def head(which: str) -> DinoHead:
@@ -172,7 +169,7 @@ def _loss(
         return loaded.to(like.device)
 
     teacher = copy.deepcopy(model)
-    load_state(teacher, network(tensors, "teacher"), where=f"teacher of {entry['backbone']}")
+    load_state(teacher, trunk(tensors, "teacher"), where=f"teacher of {entry['backbone']}")
     return DinoImageLoss(
         head(backbone["anchor"]),
         (teacher, head("teacher")),

@@ -11,7 +11,7 @@ from anchored.plan.arms import ANCHORED_ARMS, Arm, Arms
 from anchored.plan.base import Count, Finite, Fraction, Identifier, NonNegative, Positive, Section
 from anchored.plan.datasets import BANKS, Dataset, DigitBank, DigitScenes, multi_label
 from anchored.plan.preprocessing import Augmentation
-from anchored.plan.views import SceneViews, Views
+from anchored.plan.views import DinoViews, SceneViews, Views
 
 
 class TinyResNet(Section):
@@ -67,12 +67,18 @@ class DinoLoss(Section):
 
     weight: NonNegative = 1.0
     """Weight in the sum of losses."""
+    layers: Count = 3
+    """Linear layers of the head before its outputs."""
     hidden: Count = 128
-    """Width of the head's hidden layer."""
+    """Width of the head's hidden layers."""
+    batch_norm: bool = True
+    """BatchNorm after each hidden layer."""
     bottleneck: Count = 32
     """Width of the head's bottleneck."""
     prototypes: Count = 128
     """Number of outputs."""
+    normalised: bool = True
+    """Outputs are cosines: each prototype has norm 1 (weight normalisation with its length fixed at 1)."""
     student_temperature: Positive = 0.1
     """Temperature of the student's softmax."""
     teacher_temperature: Positive = 0.04
@@ -123,17 +129,47 @@ class Import(Section):
     """Weights that somebody else trained."""
 
     checkpoint: str | None = None
-    """A local file (.safetensors, or .pth/.pt that holds tensors only), relative to the root folder."""
+    """A local file (.safetensors, or .pth/.pt that holds tensors only), relative to the root folder: a trunk in timm's or the
+    published layout, or a full DINO checkpoint with student, teacher and heads."""
     digest: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
-    """SHA-256 that the file must have."""
+    """SHA-256 that the file must have. The record has the one it had."""
     timm: bool = False
     """Take timm's own weights of the architecture's name (needs a network on the first run)."""
+    source: str | None = None
+    """What the weights are, in words, for tables and cards; the file's or timm's name where it is left out."""
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
         if (self.checkpoint is None) == (not self.timm):
             raise ValueError("give either checkpoint: FILE or timm: true")
         return self
+
+
+class SslHead(Section):
+    """Completes an imported backbone with the SSL loss that a Fisher needs: projection heads, their teacher and the centre."""
+
+    bank: Identifier
+    """The unlabelled dataset that the head is trained on, or the centre estimated."""
+    origin: Annotated[Literal["checkpoint", "trained"], Field(alias="from")]
+    """checkpoint: the heads of the file, whose sizes `dino` has to repeat; trained: fresh heads, trained on the frozen backbone."""
+    views: Views = DinoViews(recipe="dino")
+    """The random views."""
+    dino: DinoLoss = DinoLoss()
+    """Sizes of the heads and the loss."""
+    images: Count = 2048
+    """from checkpoint: images, two large crops each, whose mean output is the centre where the file has none."""
+    epochs: Count = 10
+    """from trained: passes over the bank."""
+    batch: Annotated[int, Field(ge=2)] = 64
+    """Images of a step."""
+    lr: Positive = 1e-3
+    """from trained: peak learning rate of AdamW."""
+    warmup: Fraction = 0.1
+    """from trained: share of the steps with a rising learning rate; a cosine follows."""
+    weight_decay: NonNegative = 0.04
+    """from trained: weight decay of matrices; vectors get none."""
+    clip: Positive = 3.0
+    """from trained: largest norm of the gradient."""
 
 
 class Backbone(Section):
@@ -145,14 +181,16 @@ class Backbone(Section):
     """Train it here, or"""
     weights: Import | None = None
     """import it."""
+    head: SslHead | None = None
+    """The SSL loss of an imported backbone; without it there is no FIM of it."""
     copies: Count = 1
     """Independent pre-trainings; their identities end in -1, -2, ..."""
     anchor: Literal["student", "teacher"] = "student"
     """The network that fine-tuning starts from. The average of a short pre-training lags behind its student."""
-    mean: tuple[Finite, Finite, Finite] = (0.5, 0.5, 0.5)
-    """Mean of the input's channels, subtracted."""
-    std: tuple[Positive, Positive, Positive] = (0.25, 0.25, 0.25)
-    """Standard deviation of the input's channels, divided by."""
+    mean: tuple[Finite, Finite, Finite] | None = None
+    """Mean of the input's channels, subtracted. Left out: 0.5; with timm's architectures that of timm's weights of this name."""
+    std: tuple[Positive, Positive, Positive] | None = None
+    """Standard deviation of the input's channels, divided by. Left out: 0.25; with timm's architectures as for `mean`."""
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -162,9 +200,19 @@ class Backbone(Section):
             raise ValueError("copies > 1 needs pretraining: imported weights are one backbone")
         if self.weights is not None and self.weights.timm and self.architecture.family != "timm":
             raise ValueError("weights.timm needs an architecture of family timm")
-        if self.weights is not None and self.anchor == "teacher":
-            raise ValueError("anchor: teacher needs pretraining: imported weights are one network, the student")
+        if self.head is not None and self.weights is None:
+            raise ValueError("head belongs to imported weights: pretraining has a head of its own")
+        if self.weights is not None and self.weights.timm and self.head is not None and self.head.origin == "checkpoint":
+            raise ValueError("head.from: checkpoint needs weights.checkpoint: timm's weights come without SSL heads")
+        one_network = self.weights is not None and (self.weights.timm or (self.head is not None and self.head.origin == "trained"))
+        if one_network and self.anchor == "teacher":
+            raise ValueError("anchor: teacher needs pretraining or a full checkpoint: the imported weights are one network")
         return self
+
+    @property
+    def has_loss(self) -> bool:
+        """Whether it has an SSL loss, and so can have a FIM."""
+        return self.pretraining is not None or self.head is not None
 
 
 class Fim(Section):
@@ -310,6 +358,12 @@ class Config(Section):
                 raise ValueError(f"{where}: '{key}' is {'a labelled dataset' if wants_bank else 'an unlabelled bank'}")
             if multi_label(self.datasets[key]):
                 raise ValueError(f"{where}: '{key}' has 40 targets (target: all), training and probes need one class: name one")
+        for name, fim in self.fims.items():
+            if not self.backbones[fim.backbone].has_loss:
+                raise ValueError(
+                    f"fims.{name}.backbone: '{fim.backbone}' is imported without a head, so it has no {fim.objective} loss; "
+                    f"give backbones.{fim.backbone}.head"
+                )
         for name, experiment in self.experiments.items():
             if experiment.fim and self.fims[experiment.fim].backbone != experiment.backbone:
                 raise ValueError(
@@ -338,4 +392,6 @@ class Config(Section):
             if backbone.pretraining:
                 uses.append((f"backbones.{name}.pretraining.bank", backbone.pretraining.bank, True))
                 uses.append((f"backbones.{name}.pretraining.probe", backbone.pretraining.probe, False))
+            if backbone.head:
+                uses.append((f"backbones.{name}.head.bank", backbone.head.bank, True))
         return uses

@@ -4,17 +4,21 @@ A step never reads the configuration; it reads its own entry. Identities of cell
 point leaves every other cell as it is.
 """
 
+from pathlib import PurePosixPath
 from typing import Any
 
 from anchored.errors import ConfigError
 from anchored.files import value_digest
 from anchored.plan.arms import ANCHORED_ARMS, Ewc, configurations, grid
 from anchored.plan.base import Section
-from anchored.plan.config import Config, Experiment
+from anchored.plan.config import Backbone, Config, Experiment
 from anchored.plan.datasets import BANKS, Celeba, DigitBank
 from anchored.plan.load import SCHEMA, Plan
 from anchored.plan.naming import configuration_label, copy_names, derive_seed
 from anchored.plan.preprocessing import Kind, augmentation, transform
+
+# Inputs of the tiny networks, whose images have no published statistics.
+_MEAN, _STD = [0.5, 0.5, 0.5], [0.25, 0.25, 0.25]
 
 
 def expand(config: Config) -> Plan:
@@ -26,7 +30,7 @@ def expand(config: Config) -> Plan:
     plan: Plan = {"schema": SCHEMA, "name": config.name, "seed": config.seed, "threads": config.threads}
     plan["datasets"] = _datasets(config)
     plan["backbones"] = _backbones(config)
-    plan["pretrained"], plan["imported"] = _origins(plan["backbones"])
+    plan["pretrained"], plan["completed"], plan["imported"] = _origins(plan["backbones"])
     plan["fims"] = _fims(config)
     plan["shards"] = _shards(plan["fims"])
     plan["whole"], plan["merged"] = _parts(plan["fims"], plan["shards"])
@@ -63,19 +67,37 @@ def _backbones(config: Config) -> dict[str, Any]:
     entries: dict[str, Any] = {}
     for family, backbone in config.backbones.items():
         fields = {key: value for key, value in _dump(backbone).items() if key != "copies"}
+        if backbone.architecture.family != "timm":  # timm's are known to timm only, which no plan imports: its steps look them up
+            fields["mean"], fields["std"] = fields["mean"] or _MEAN, fields["std"] or _STD
+        if backbone.weights:
+            fields["weights"]["source"] = backbone.weights.source or _source(backbone)
         for copy, name in enumerate(copy_names(family, backbone.copies), start=1):
             entry = {"family": family, "copy": copy, **fields}
             if backbone.pretraining:
                 entry |= {"bank": backbone.pretraining.bank, "probe": backbone.pretraining.probe}
+            if backbone.head:
+                entry["bank"] = backbone.head.bank
             entry |= {"seed": derive_seed(config.seed, "pretrain", family, copy), "threads": config.threads}
             _add(entries, name, entry, "backbones")
     return entries
 
 
-def _origins(backbones: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Backbones by where their weights come from, each with what it waits for: DVC cannot leave an input out."""
-    pretrained = {name: {key: entry[key] for key in ("bank", "probe")} for name, entry in backbones.items() if "bank" in entry}
-    return pretrained, {name: {} for name in backbones if name not in pretrained}
+def _source(backbone: Backbone) -> str:
+    """What imported weights are, where the configuration does not say it."""
+    if backbone.weights is None or backbone.weights.checkpoint is None:
+        return f"timm {getattr(backbone.architecture, 'name', '')}"
+    return PurePosixPath(backbone.weights.checkpoint).name
+
+
+def _origins(backbones: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Backbones by what they wait for: DVC cannot leave an input out. Pre-trained here, imported and completed with a head on a
+    bank, imported as they are.
+    """
+    origins: tuple[dict[str, Any], dict[str, Any], dict[str, Any]] = {}, {}, {}
+    for name, entry in backbones.items():
+        needs = {key: entry[key] for key in ("bank", "probe") if key in entry}
+        origins[2 - len(needs)][name] = needs
+    return origins
 
 
 def _fims(config: Config) -> dict[str, Any]:
@@ -119,7 +141,10 @@ def _experiment(config: Config, name: str) -> dict[str, Any]:
     for key in ("training", "configurations_per_job"):
         del entry[key]
     entry["title"] = experiment.title or f"{experiment.dataset}, {experiment.backbone}"
-    entry["backbones"] = copy_names(experiment.backbone, config.backbones[experiment.backbone].copies)
+    backbone = config.backbones[experiment.backbone]
+    entry["backbones"] = copy_names(experiment.backbone, backbone.copies)
+    if backbone.weights:  # tables say whose weights they are about
+        entry["note"] = f"{experiment.note} Backbone: {(backbone.weights.source or _source(backbone)).rstrip('.')}.".strip()
     entry["contrasts"] = [list(pair) for pair in experiment.contrasts if set(pair) <= set(arms)]
     entry["arms"] = {
         arm: {

@@ -15,6 +15,7 @@ KEYS = (
     "datasets",
     "backbones",
     "pretrained",
+    "completed",
     "imported",
     "fims",
     "whole",

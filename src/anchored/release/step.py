@@ -13,6 +13,7 @@ import safetensors.torch
 from torch import nn
 
 from anchored.backbones.checkpoint import load_anchor
+from anchored.backbones.features import channel_statistics
 from anchored.diagnostics.figures import layers_figure
 from anchored.diagnostics.summary import Summary, summarise
 from anchored.errors import ConfigError, InputError
@@ -113,6 +114,7 @@ def _metadata(
     built: Path,
 ) -> Metadata:
     entry, code = record["entry"], record["code"]
+    mean, std = channel_statistics(backbone["entry"])
     weights = {Path(path).name: digest for path, digest in backbone["outputs"].items()}
     uneven = {
         kind: Uneven(**{key: getattr(found, key) for key in Uneven.model_fields}) for kind, found in summary.conditioned.items()
@@ -125,8 +127,8 @@ def _metadata(
             anchor=backbone["entry"]["anchor"],
             digest=fisher.backbone_digest,
             checkpoint_sha256=weights["model.safetensors"],
-            mean=backbone["entry"]["mean"],
-            std=backbone["entry"]["std"],
+            mean=list(mean),
+            std=list(std),
             weights=backbone["entry"].get("weights"),
         ),
         measurement=Measurement(

@@ -24,6 +24,7 @@ from torch.func import functional_call, jvp
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from anchored.backbones.features import features, to_input
+from anchored.backbones.heads import dino_settings
 from anchored.data.store import open_store
 from anchored.errors import ConfigError
 from anchored.evaluate.metrics import average_accuracy, worst_group_accuracy
@@ -61,6 +62,12 @@ class Retention:
         measurement = Measurement(_with_soft_targets(plan, name), name, paths, device)
         self.anchor = measurement.model
         self.backbone: Mapping[str, Any] = lookup(plan, "backbones", measurement.entry["backbone"])
+        if not self.backbone["pretraining"]:
+            raise ConfigError(
+                f"backbone '{self.backbone['family']}' is imported: no labelled dataset of its own domain is known for k-NN.",
+                "use a backbone that is pre-trained here.",
+            )
+        self._temperature = dino_settings(self.backbone)["student_temperature"]
         self.fisher = load_fisher(paths.fim(name) / "fim.safetensors", self.anchor)
         self._loss = measurement.loss
         bank = open_store(paths.data(measurement.entry["bank"]))
@@ -140,7 +147,7 @@ class Retention:
 
     def _logits(self, network: Network, batch: Mapping[str, Tensor]) -> Tensor:
         """Logits (B * V, K) of the student's head over its temperature."""
-        return self._loss.student_logits(network, batch).flatten(0, 1) / self.backbone["pretraining"]["dino"]["student_temperature"]
+        return self._loss.student_logits(network, batch).flatten(0, 1) / self._temperature
 
 
 def _with_soft_targets(plan: Plan, name: str) -> Plan:
