@@ -76,8 +76,9 @@ def download(hub: Hub, revision: str, name: str, folder: Path) -> Path:
 
     def ask() -> Any:
         return hf_hub_download(
-            hub.repo, name, repo_type=hub.type, revision=revision, local_dir=folder, endpoint=_endpoint(), token=_token(), tqdm_class=bar
-        )
+            hub.repo, name, repo_type=hub.type, revision=revision, local_dir=folder, endpoint=_endpoint(), token=_token(),
+            tqdm_class=bar,
+        )  # fmt: skip
 
     return Path(_said(hub, ask))
 
