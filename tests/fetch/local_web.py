@@ -18,6 +18,8 @@ class Page:
     etag: str | None = '"1"'
     ranges: bool = True
     heeds_if_range: bool = True
+    most: int | None = None
+    """Bytes of an answer to a range: the server gives less than was asked for."""
     announced: bool = True
     """Content-Length is sent."""
     chunked: bool = False
@@ -117,7 +119,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Range", f"bytes */{len(body)}")
             body, first = b"", 0
         if status == 206:
-            self.send_header("Content-Range", f"bytes {first}-{len(body) - 1}/{len(body)}")
+            last = min(len(body), first + (page.most or len(body))) - 1
+            self.send_header("Content-Range", f"bytes {first}-{last}/{len(body)}")
+            body = body[: last + 1]
         body = body[first:]
         if page.chunked:
             self.send_header("Transfer-Encoding", "chunked")

@@ -99,6 +99,21 @@ def test_changed_file_starts_again(web, tmp_path, heeds):
     assert load(url, tmp_path) == NEW
 
 
+def test_changed_file_of_the_same_length_starts_again(web, tmp_path):
+    """The server ignores If-Range and continues another version: only its ETag tells."""
+    url = web.serve("/f", CONTENT, cuts=[10_000])
+    with pytest.raises(Unreachable):
+        load(url, tmp_path, attempts=1)
+    web.serve("/f", CONTENT[::-1], etag='"2"', heeds_if_range=False)
+    assert load(url, tmp_path) == CONTENT[::-1]
+
+
+def test_rest_in_pieces(web, tmp_path):
+    """A server may answer a range with less than was asked for (RFC 9110, 15.3.7): whole answers, and no whole file."""
+    assert load(web.serve("/f", CONTENT, cuts=[10_000], most=15_000), tmp_path, attempts=2) == CONTENT
+    assert [request.first for request in web.asked] == [0, 10_000, 25_000, 40_000]
+
+
 def test_same_validator_other_length_starts_again(web, tmp_path):
     """A validator that lies is caught by the announced length."""
     url = web.serve("/f", CONTENT, cuts=[10_000])

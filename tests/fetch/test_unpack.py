@@ -212,6 +212,16 @@ def test_truncated_archive_leaves_nothing(tmp_path_factory, form, data):
     assert [path.name for path in folder.iterdir()] == ["archive"]
 
 
+def test_tar_cut_between_two_members(tmp_path):
+    """Every block boundary: tarfile lists what is there and says nothing."""
+    whole = packed("tar", FILES)
+    end = len(whole.rstrip(b"\0")) // 512 * 512 + 512
+    for cut in range(512, end + 1, 512):
+        with pytest.raises(InputError, match="truncated or damaged"):
+            unpack(put(tmp_path, whole[:cut]), tmp_path / "out", rules("tar"))
+    assert unpack(put(tmp_path, whole[: end + 512]), tmp_path / "out", rules("tar")) == 3
+
+
 def test_damaged_header_in_the_middle(tmp_path):
     """tarfile takes it for the end and says nothing: half of a dataset."""
     data = bytearray(packed("tar", FILES))
