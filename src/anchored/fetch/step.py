@@ -127,7 +127,9 @@ def _adopted(source: Source, target: Path, record: Fetched) -> Fetched:
         return record
     provenance = read_source(target)
     pins = {name: file.sha256 for name, file in record.files.items()}
-    if provenance and (provenance.name, provenance.version) == (source.name, source.version) and pins in ({}, provenance.files):
+    # a builder has its own way to write the name
+    ours = provenance is not None and provenance.version == source.version and (source.builder or provenance.name == source.name)
+    if provenance and ours and pins in ({}, provenance.files):
         return record.model_copy(update={"target": extent(target)})
     known = [digest for file in source.files for digest in file.digests if digest.whole]
     if source.kind == "weights" and known and target.is_file():
