@@ -40,17 +40,18 @@ def weights(table, url: str, **file):
 
 def test_dataset(web, table, fetch, tmp_path):
     """A folder with the publisher's files, what it is, and how it is read; the archive goes, and a second run does nothing."""
-    dataset(table, web.serve("/birds.tar.gz", ARCHIVE), digest=sha256(ARCHIVE), size=len(ARCHIVE))
+    file = {"name": "birds.tar.gz", "url": web.serve("/birds.tar.gz", ARCHIVE), "seen": "here", "digest": sha256(ARCHIVE)}
+    table("birds", title="Birds, the archive", note="Only two.", files=[file | {"size": len(ARCHIVE)}], unpack=UNPACK)
     done = fetch("birds")
     assert done.code == 0, done.err
-    assert "data/birds: birds, 3 files" in done.out
+    assert "data/birds: Birds, the archive, 3 files" in done.out
     assert "birds: {reader: folder}" in done.out
     assert "licence of birds: CC0-1.0" in done.err
     found = tree(tmp_path / "data/birds")
     record = json.loads(found.pop("SOURCE.json"))
     assert found == {name.removeprefix("birds/"): data for name, data in FILES.items()}
     assert record == {
-        "schema": 1, "name": "birds", "version": "1", "licences": ["CC0-1.0"], "note": "",
+        "schema": 1, "name": "Birds, the archive", "version": "1", "licences": ["CC0-1.0"], "note": "Only two.",
         "files": {"birds.tar.gz": hashlib.sha256(ARCHIVE).hexdigest()},
     }  # fmt: skip
     assert sorted(path.name for path in (tmp_path / "data").iterdir()) == [".fetch", ".fetched", "birds"]

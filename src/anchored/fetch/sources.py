@@ -156,7 +156,7 @@ class Source(Section):
     name: Identifier
     """What users type."""
     title: str
-    """What it is, in a line."""
+    """What it is, in a line: the name that provenance and tables show."""
     version: str
     """The publisher's version, or the year."""
     kind: Literal["dataset", "weights"]

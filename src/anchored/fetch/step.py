@@ -128,7 +128,7 @@ def _adopted(source: Source, target: Path, record: Fetched) -> Fetched:
     provenance = read_source(target)
     pins = {name: file.sha256 for name, file in record.files.items()}
     # a builder has its own way to write the name
-    ours = provenance is not None and provenance.version == source.version and (source.builder or provenance.name == source.name)
+    ours = provenance is not None and provenance.version == source.version and (source.builder or provenance.name == source.title)
     if provenance and ours and pins in ({}, provenance.files):
         return record.model_copy(update={"target": extent(target)})
     known = [digest for file in source.files for digest in file.digests if digest.whole]
@@ -170,7 +170,7 @@ def _describe(path: Path, source: Source, files: dict[str, FetchedFile]) -> None
     """Writes the provenance of a folder or file; without `files`, of what lies there."""
     known = {name: file.sha256 for name, file in files.items()}
     write_source(
-        path, name=source.name, version=source.version, licences=source.licence_lines, note=source.note, files=known or None
+        path, name=source.title, version=source.version, licences=source.licence_lines, note=source.note, files=known or None
     )
 
 
