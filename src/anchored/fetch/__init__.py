@@ -1,0 +1,4 @@
+"""`anchored fetch SOURCE`: datasets and weights by name, from a reviewed table, checked before anything reads them.
+
+`sources.yaml` says what there is; `step` brings one source into its folder; `provenance` is what others read of it afterwards.
+"""

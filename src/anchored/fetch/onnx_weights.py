@@ -107,7 +107,10 @@ def _tensor(message: memoryview) -> tuple[str, NDArray[np.float32]]:
         raise BadModel(f"array {name or '(no name)'} is not float32 with raw data inside the file")
     if raw.nbytes != 4 * prod(shape):
         raise BadModel(f"array {name} has {raw.nbytes} bytes, its shape {shape} asks for {4 * prod(shape)}")
-    return name, np.frombuffer(raw, dtype="<f4").reshape(shape)
+    try:
+        return name, np.frombuffer(raw, dtype="<f4").reshape(shape)
+    except (ValueError, OverflowError) as error:  # a zero beside a number that no array can have
+        raise BadModel(f"array {name} has an impossible shape {shape}") from error
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:

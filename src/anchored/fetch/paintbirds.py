@@ -28,11 +28,13 @@ import numpy as np
 import PIL
 from numpy.typing import NDArray
 from PIL import Image
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from anchored.fetch.built_folder import building, describe
+from anchored.fetch.photos import photograph, random_square, write_png
 from anchored.fetch.pictures import Picture, read_pictures, read_table
-from anchored.files import write_bytes, write_text
+from anchored.files import write_text
+from anchored.plan.base import FractionRange, Section
 
 NAME, VERSION = "PaintBirds", "1"
 NOTE = "composites of photographs from Debian packages; not Waterbirds"
@@ -69,30 +71,28 @@ class Part(Picture):
         return self
 
 
-class Recipe(BaseModel):
+class Recipe(Section):
     """The numbers of the dataset."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    size: int = Field(112, ge=16)
+    size: int = Field(default=112, ge=16)
     """Side of the images in pixels; a multiple of 14 suits a ViT of patch 14."""
-    train: int = Field(1000, ge=4)
+    train: int = Field(default=1000, ge=4)
     """Images of the training split."""
-    val: int = Field(300, ge=4, multiple_of=4)
+    val: int = Field(default=300, ge=4, multiple_of=4)
     """Images of the validation split, a quarter in each group."""
-    test: int = Field(600, ge=4, multiple_of=4)
+    test: int = Field(default=600, ge=4, multiple_of=4)
     """Images of the test split, a quarter in each group."""
-    waterbird_share: float = Field(0.25, gt=0, lt=1)
+    waterbird_share: float = Field(default=0.25, gt=0, lt=1)
     """Share of waterbirds in the training split."""
-    correlation: float = Field(0.95, ge=0.5, le=1)
+    correlation: float = Field(default=0.95, ge=0.5, le=1)
     """Share of the training images of either class whose place agrees with the class."""
     cut_outs: Literal["shared", "disjoint"] = "shared"
     """Whether the splits share the birds."""
-    crop: tuple[float, float] = (0.55, 1.0)
+    crop: FractionRange = (0.55, 1.0)
     """Side of the square of a photograph, as a share of the box's short side."""
-    scale: tuple[float, float] = (0.5, 0.8)
+    scale: FractionRange = (0.5, 0.8)
     """Longer side of the bird, as a share of the image."""
-    rotation: float = Field(12.0, ge=0, le=15)
+    rotation: float = Field(default=12.0, ge=0, le=15)
     """Degrees by which the bird is turned at most, either way."""
     seed: int = 0
     """Seed of the generator."""
@@ -150,7 +150,7 @@ def scenes(parts: Sequence[Part], content: Mapping[Part, bytes], recipe: Recipe)
         for label, where in zip(y[order].tolist(), place[order].tolist(), strict=True):
             bird = _pick(rng, [part for part in birds if part.label == CLASSES[label] and _usable(part, split, recipe)])
             photo = _pick(rng, [part for part in places if part.label == PLACES[where] and part.split == SPLITS[split]])
-            background = _square(rng, _pick(rng, places[photo]), recipe)
+            background = random_square(rng, _pick(rng, places[photo]), recipe.crop, recipe.size)
             _paste(rng, background, birds[bird], recipe)
             name = Path(bird.path).stem
             made.append(Scene(background, split, label, where, name, f"{photo.package}:{photo.path}"))
@@ -167,9 +167,7 @@ def write_dataset(folder: Path, made: Sequence[Scene]) -> str:
         name = f"{CLASSES[scene.y]}/{number:05d}_{scene.bird}.png"
         writer.writerow([number, name, scene.y, scene.split, scene.place, scene.place_filename])
         digest.update(scene.pixels.tobytes())
-        encoded = io.BytesIO()
-        scene.pixels.save(encoded, format="PNG")
-        write_bytes(folder / name, encoded.getvalue())
+        write_png(folder / name, scene.pixels)
     write_text(folder / "metadata.csv", table.getvalue())
     digest.update(table.getvalue().encode())
     return digest.hexdigest()
@@ -203,20 +201,12 @@ def _cut_out(data: bytes) -> Image.Image:
 
 
 def _crops(part: Part, data: bytes) -> list[Image.Image]:
-    with Image.open(io.BytesIO(data)) as image:
-        photo = image.convert("RGB")
+    photo = photograph(data)
     width, height = photo.size
     return [
         photo.crop((round(left * width), round(top * height), round(right * width), round(bottom * height)))
         for left, top, right, bottom in part.boxes or ()
     ]
-
-
-def _square(rng: np.random.Generator, photo: Image.Image, recipe: Recipe) -> Image.Image:
-    """A random square of the photograph as an image (size, size)."""
-    side = rng.uniform(*recipe.crop) * min(photo.size)
-    left, top = (rng.uniform(0, extent - side) for extent in photo.size)
-    return photo.resize((recipe.size, recipe.size), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side))
 
 
 def _paste(rng: np.random.Generator, background: Image.Image, bird: Image.Image, recipe: Recipe) -> None:

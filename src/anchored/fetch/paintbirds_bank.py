@@ -9,35 +9,32 @@ more; left out are GCompris' paintings and details, two abstract wallpapers, and
 """
 
 import hashlib
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import PIL
-from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from anchored.fetch.built_folder import building, describe
+from anchored.fetch.photos import photograph, random_square, write_png
 from anchored.fetch.pictures import Picture, read_pictures, read_table
-from anchored.files import write_bytes
+from anchored.plan.base import FractionRange, Section
 
 NAME, VERSION = "PaintBirds bank", "1"
 NOTE = "crops of photographs from Debian packages, unlabelled; shares no photograph with PaintBirds"
 TABLE = "paintbirds-bank.csv"
 
 
-class Recipe(BaseModel):
+class Recipe(Section):
     """The numbers of the bank."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    size: int = Field(128, ge=16)
+    size: int = Field(default=128, ge=16)
     """Side of the crops in pixels."""
-    crops: int = Field(12, ge=1, le=24)
+    crops: int = Field(default=12, ge=1, le=24)
     """Crops of each photograph; more than 24 of one would be near copies."""
-    side: tuple[float, float] = (0.35, 1.0)
+    side: FractionRange = (0.35, 1.0)
     """Side of a crop, as a share of the photograph's short side."""
     seed: int = 0
     """Seed of the generator."""
@@ -64,18 +61,9 @@ def write_crops(folder: Path, table: Sequence[Picture], content: Mapping[Picture
     rng = np.random.default_rng(recipe.seed)
     digest = hashlib.sha256()
     for number, picture in enumerate(table):
-        with Image.open(io.BytesIO(content[picture])) as image:
-            photo = image.convert("RGB")
+        photo = photograph(content[picture])
         for turn in range(recipe.crops):
-            crop = _crop(rng, photo, recipe)
+            crop = random_square(rng, photo, recipe.side, recipe.size)
             digest.update(crop.tobytes())
-            encoded = io.BytesIO()
-            crop.save(encoded, format="PNG")
-            write_bytes(folder / "images" / f"{number:03d}_{Path(picture.path).stem}_{turn:02d}.png", encoded.getvalue())
+            write_png(folder / "images" / f"{number:03d}_{Path(picture.path).stem}_{turn:02d}.png", crop)
     return digest.hexdigest()
-
-
-def _crop(rng: np.random.Generator, photo: Image.Image, recipe: Recipe) -> Image.Image:
-    side = rng.uniform(*recipe.side) * min(photo.size)
-    left, top = (rng.uniform(0, extent - side) for extent in photo.size)
-    return photo.resize((recipe.size, recipe.size), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side))

