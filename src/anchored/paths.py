@@ -6,6 +6,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+SOURCE = "SOURCE.json"
+"""What a folder of data is and where it came from (data/provenance.py); FILE + SOURCE_OF_FILE tells it of a file."""
+SOURCE_OF_FILE = ".source.json"
+
 
 @dataclass(frozen=True)
 class Paths:

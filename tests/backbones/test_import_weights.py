@@ -290,10 +290,10 @@ def test_description_beside_the_file(model, tmp_path):
     torch.save(model.state_dict(), tmp_path / "weights.pth")
     beside = tmp_path / "weights.pth.source.json"
     assert import_weights(entry(), tmp_path).facts["source"] == {"name": "theirs"}
-    beside.write_text(json.dumps({"schema": 1, "name": "trunk", "licences": ["MIT"], "note": "possibly fine-tuned"}))
-    described = {"name": "trunk", "licences": ["MIT"], "note": "possibly fine-tuned"}
+    described = {"name": "trunk", "version": "1", "licences": ["MIT"], "note": "possibly fine-tuned"}
+    beside.write_text(json.dumps({"schema": 1, **described}))
     assert import_weights(entry(), tmp_path).facts["source"] == {"name": "theirs", "file": described}
-    for text, said in {"{": "is no JSON", "[]": "its schema is not 1", '{"schema": 2}': "its schema is not 1"}.items():
+    for text, said in {"{": "is not valid JSON", "[]": "the whole: ", '{"schema": 2}': "schema: Input should be 1"}.items():
         beside.write_text(text)
         with pytest.raises(InputError, match=said):
             import_weights(entry(), tmp_path)

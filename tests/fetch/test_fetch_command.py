@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from fetch_cases import sha256, tar_gz
 
+from anchored.data.provenance import read_source, write_source
 from anchored.fetch import builders
-from anchored.fetch.provenance import read_source, write_source
 
 FILES = {"birds/metadata.csv": b"img_filename,y\na.jpg,0\n", "birds/a.jpg": b"\xff\xd8" + bytes(3000)}
 ARCHIVE = tar_gz(FILES)

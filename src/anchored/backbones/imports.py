@@ -4,7 +4,6 @@ timm keeps beside each of its classes the function that turns published layouts 
 DINOv2 and CLIP, the grid of positions at another size. What it changes is recorded; what then does not fit is refused.
 """
 
-import json
 import logging
 import math
 import sys
@@ -21,6 +20,7 @@ from anchored.backbones.features import channel_statistics, feature_width
 from anchored.backbones.foreign import Foreign, read_foreign
 from anchored.backbones.heads import DinoHead
 from anchored.backbones.published import published_head
+from anchored.data.provenance import read_source
 from anchored.errors import ConfigError, InputError
 from anchored.files import file_digest
 
@@ -154,13 +154,5 @@ def _classifier(model: nn.Module, state: Tensors) -> list[str]:
 
 def _beside(path: Path) -> dict[str, Any]:
     """What `FILE.source.json` beside the file says, as `file`; nothing where there is none."""
-    beside = path.with_name(f"{path.name}.source.json")
-    if not beside.exists():
-        return {}
-    try:
-        value = json.loads(beside.read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(f"{beside} is no JSON: {error}.", "correct or remove it.") from error
-    if not isinstance(value, dict) or value.get("schema") != 1:
-        raise InputError(f"{beside} is no description of a source: its schema is not 1.", "correct or remove it.")
-    return {"file": {key: value[key] for key in value if key != "schema"}}
+    found = read_source(path)
+    return {"file": found.model_dump(mode="json", exclude={"schema_version", "files"})} if found else {}

@@ -12,18 +12,18 @@ import os
 import shutil
 from pathlib import Path
 
+from anchored.data.provenance import read_source, write_source
 from anchored.errors import ConfigError, InputError
 from anchored.fetch import builders
 from anchored.fetch.digests import measure
 from anchored.fetch.download import from_addresses, from_hub
 from anchored.fetch.pins import Extent, Fetched, FetchedFile, extent, read_record, write_record
 from anchored.fetch.place import check_placed
-from anchored.fetch.provenance import FILE_SUFFIX, read_source, write_source
 from anchored.fetch.sources import Source, find_source
 from anchored.fetch.unpack import unpack
 from anchored.files import disk_failure
 from anchored.locks import exclusive
-from anchored.paths import Paths
+from anchored.paths import SOURCE_OF_FILE, Paths
 
 FOLDERS = {"dataset": "data", "weights": "weights"}
 
@@ -106,9 +106,9 @@ def _put_in_place(source: Source, made: Path, target: Path, files: dict[str, Fet
     if read_source(made) is None:
         _describe(made, source, files)
     target.parent.mkdir(parents=True, exist_ok=True)
-    beside = made.with_name(made.name + FILE_SUFFIX)
+    beside = made.with_name(made.name + SOURCE_OF_FILE)
     if beside.exists():
-        os.replace(beside, target.with_name(target.name + FILE_SUFFIX))
+        os.replace(beside, target.with_name(target.name + SOURCE_OF_FILE))
     replaced = work / "replaced"
     shutil.rmtree(replaced, ignore_errors=True)
     if target.is_dir():

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from anchored.errors import InputError
+from anchored.paths import SOURCE
 
 METADATA = "metadata.csv"
-SOURCE = "SOURCE.json"
 # The folders that the archives of group DRO and of WILDS unpack to.
 _WATERBIRDS = ("waterbird_complete95_forest2water2", "waterbirds_v1.0")
 _LISTS = ("list_attr_celeba", "list_eval_partition")

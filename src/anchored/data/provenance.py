@@ -1,4 +1,4 @@
-"""Where data came from: `SOURCE.json` in a fetched folder, `FILE.source.json` beside a fetched file.
+"""Where data came from: `SOURCE.json` in a folder, `FILE.source.json` beside a file. Whoever made them writes it; tables print it.
 
     {"schema": 1, "name": ..., "version": ..., "licences": [...], "note": ..., "files": {name: sha256}}
 
@@ -9,31 +9,32 @@ built here, the files of the folder.
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from anchored.errors import InputError
 from anchored.files import file_digest, write_json
+from anchored.paths import SOURCE, SOURCE_OF_FILE
 
-FOLDER_FILE = "SOURCE.json"
-FILE_SUFFIX = ".source.json"
+_Text = Annotated[str, Field(min_length=1)]
+_HINT = 'it holds {"schema": 1, "name": ..., "version": ..., "licences": [...], "note": ...}; correct it or fetch the source again.'
 
 
 class Provenance(BaseModel):
-    """What a fetched folder or file is. Builders may write further keys."""
+    """What a folder or file is. Its maker may write further keys."""
 
     model_config = ConfigDict(frozen=True)
 
     schema_version: Literal[1] = Field(alias="schema")
     """Version of this layout."""
-    name: str
+    name: _Text
     """Name of the source, as tables print it."""
-    version: str
+    version: _Text
     """Version of the source."""
-    licences: tuple[str, ...]
+    licences: tuple[_Text, ...]
     """SPDX identifiers, or the publisher's own words, each with an address where there is one."""
-    note: str
+    note: str = ""
     """What a reader of a table must know of this source; may be empty."""
     files: dict[str, str] = Field(default_factory=dict)
     """Name -> SHA-256."""
@@ -41,7 +42,7 @@ class Provenance(BaseModel):
 
 def source_file(path: Path) -> Path:
     """Where the provenance of a folder, or of a file, lies."""
-    return path / FOLDER_FILE if path.is_dir() else path.with_name(path.name + FILE_SUFFIX)
+    return path / SOURCE if path.is_dir() else path.with_name(path.name + SOURCE_OF_FILE)
 
 
 def write_source(
@@ -68,18 +69,21 @@ def read_source(path: Path) -> Provenance | None:
     """
     file = source_file(path)
     try:
-        return Provenance.model_validate(json.loads(file.read_text()))
+        return Provenance.model_validate(json.loads(file.read_text(encoding="utf-8")))
     except FileNotFoundError:
         return None
-    except (ValidationError, ValueError) as error:
-        raise InputError(f"{file} is no record of a source: {str(error).splitlines()[0]}.", "fetch the source again.") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InputError(f"{file}: {'.'.join(map(str, first['loc'])) or 'the whole'}: {first['msg']}.", _HINT) from error
+    except ValueError as error:
+        raise InputError(f"{file} is not valid JSON: {error}.", _HINT) from error
 
 
 def _digests(path: Path) -> dict[str, str]:
     if not path.is_dir():
         return {path.name: file_digest(path)}
     names = sorted(file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file())
-    return {name: file_digest(path / name) for name in names if name != FOLDER_FILE and not _hidden(name)}
+    return {name: file_digest(path / name) for name in names if name != SOURCE and not _hidden(name)}
 
 
 def _hidden(name: str) -> bool:
