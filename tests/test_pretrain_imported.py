@@ -28,6 +28,9 @@ from anchored.plan.config import Config
 from anchored.plan.expand import expand
 from anchored.plan.naming import derive_seed
 from anchored.pretrain import pretrain
+from anchored.record import planned_step
+from anchored.transfer.retention import Retention
+from anchored.transfer.settings import TransferStudy
 
 CPU = torch.device("cpu")
 VIT = {"family": "tiny-vit", "image": 20, "patch": 4, "width": 16, "depth": 2, "heads": 2}
@@ -62,9 +65,10 @@ def study(mini: Paths, tmp_path: Path) -> Paths:
 
 
 def save_full(paths: Paths, kind: str, **more: Any) -> dict[str, dict[str, torch.Tensor]]:
-    """A full checkpoint `full.pth`; returns its four states."""
+    """A full checkpoint `full.pth` and its student's backbone `trunk.pth`; returns the four states."""
     architecture, _, make = KINDS[kind]
     states = {name: seeded(architecture, seed).state_dict() for name, seed in {"student": 1, "teacher": 2}.items()}
+    torch.save(states["student"], paths.root / "trunk.pth")
     states |= {"student_head": make(16, seed=3), "teacher_head": make(16, seed=4)}
     torch.save(full_checkpoint(*states.values(), **more), paths.root / "full.pth")
     return states
@@ -109,8 +113,8 @@ def test_rerun_is_bit_identical(study):
     """The FIM and every cell carry the digest of these bytes."""
     save_full(study, "vit")
     path = study.backbone("theirs") / "model.safetensors"
-    for head in ({"from": "checkpoint", "dino": OF_VIT}, {"from": "trained", "dino": OF_VIT, "epochs": 2}):
-        plan = plan_of(VIT, head)
+    for file, head in {"full": {"from": "checkpoint"}, "trunk": {"from": "trained", "epochs": 2}}.items():
+        plan = plan_of(VIT, head | {"dino": OF_VIT}, checkpoint=f"{file}.pth")
         pretrain(plan, "theirs", study)
         before = path.read_bytes()
         torch.rand(11)
@@ -159,7 +163,9 @@ def test_loss_is_the_published_one(study, kind, anchor):
 def test_fisher_of_an_imported_backbone(study, kind, origin, estimator):
     """Batched and image by image through plain autograd."""
     save_full(study, kind)
-    plan = plan_of(KINDS[kind][0], {"from": origin, "dino": KINDS[kind][1], "epochs": 1}, fim={"estimator": estimator})
+    head = {"from": origin, "dino": KINDS[kind][1], "epochs": 1}
+    file = {"checkpoint": "full.pth", "trained": "trunk.pth"}[origin]
+    plan = plan_of(KINDS[kind][0], head, checkpoint=file, fim={"estimator": estimator})
     pretrain(plan, "theirs", study)
     fim(plan, "theirs-fim", study)
     found = load_fisher(study.fim("theirs-fim") / "fim.safetensors")
@@ -175,7 +181,6 @@ def test_trained_head_has_learnt_and_the_backbone_is_as_it_was(study):
     was learnt shows against the teacher of the end: the trained head agrees with it better than the fresh one.
     """
     states = save_full(study, "resnet")
-    torch.save(states["student"], study.root / "trunk.pth")
     dino = {"hidden": 32, "bottleneck": 16, "prototypes": 24, "teacher_momentum": 0.9}
     plan = plan_of(RESNET, {"from": "trained", "dino": dino, "epochs": 12, "lr": 3e-3}, checkpoint="trunk.pth")
     pretrain(plan, "theirs", study)
@@ -212,10 +217,18 @@ def test_trained_head_has_learnt_and_the_backbone_is_as_it_was(study):
     assert torch.equal(model.conv1.weight, states["student"]["conv1.weight"])
 
 
+def test_trained_head_on_a_full_checkpoint(study):
+    """Its head would be the student's, its targets those of another backbone that the head has never seen."""
+    save_full(study, "vit")
+    with pytest.raises(ConfigError, match=r"backbones\.theirs\.head\.from is trained, which needs one network"):
+        pretrain(plan_of(VIT, {"from": "trained", "dino": OF_VIT}), "theirs", study)
+
+
 def test_diverged_head_is_a_sentence(study):
     """Exit code 4, the key to change, and no file."""
     save_full(study, "vit")
-    plan = plan_of(VIT, {"from": "trained", "dino": OF_VIT | {"normalised": False}, "lr": 1e30, "clip": 1e30})
+    head = {"from": "trained", "dino": OF_VIT | {"normalised": False}, "lr": 1e30, "clip": 1e30}
+    plan = plan_of(VIT, head, checkpoint="trunk.pth")
     with pytest.raises(NumericalError, match="pretrain theirs: the loss is not finite in epoch 1") as caught:
         pretrain(plan, "theirs", study)
     assert "lower backbones.theirs.head.lr" in caught.value.hint
@@ -257,6 +270,29 @@ def test_views_that_are_no_multiple_of_the_patch(study):
     pretrain(plan, "theirs", study)
     with pytest.raises(ConfigError, match=r"fims\.theirs-fim\.views\.local_size is 14"):
         fim(plan, "theirs-fim", study)
+
+
+def test_retention_needs_a_dataset_of_the_backbones_own_domain(study):
+    """k-NN is measured on the labelled dataset that a pre-training names; an import names none."""
+    save_full(study, "vit")
+    plan = plan_of(VIT, {"from": "checkpoint", "dino": OF_VIT})
+    pretrain(plan, "theirs", study)
+    with pytest.raises(ConfigError, match="backbone 'theirs' is imported: no labelled dataset of its own domain is known"):
+        Retention(plan, "theirs-fim", study, TransferStudy(held_out=6), CPU)
+
+
+def test_description_beside_the_file_is_an_input(study):
+    """Its words stand in the record: a record with the old ones is out of date."""
+    save_full(study, "vit")
+    plan = plan_of(VIT, {"from": "checkpoint", "dino": OF_VIT})
+    pretrain(plan, "theirs", study)
+    assert planned_step(plan, "backbones", "theirs", study).is_up_to_date()
+    (study.root / "full.pth.source.json").write_text('{"schema": 1, "note": "possibly fine-tuned"}')
+    assert not planned_step(plan, "backbones", "theirs", study).is_up_to_date()
+    pretrain(plan, "theirs", study)
+    assert measured(study)["source"] == {"name": "full.pth", "file": {"note": "possibly fine-tuned"}}
+    record = json.loads((study.backbone("theirs") / "record.json").read_text())
+    assert {"full.pth", "full.pth.source.json", "results/data/bank/manifest.json"} == set(record["inputs"])
 
 
 def test_file_that_is_missing(study):

@@ -84,6 +84,11 @@ def _networks(entry: Mapping[str, Any], found: Foreign, path: Path, facts: dict[
         raise ConfigError(
             f"backbones.{entry['family']}.anchor is teacher, but {path} holds one network.", "leave anchor out: it is the student."
         )
+    if entry["head"] and entry["head"]["from"] == "trained" and found.teacher:
+        raise ConfigError(
+            f"backbones.{entry['family']}.head.from is trained, which needs one network; {path} holds student and teacher.",
+            "use its own heads (from: checkpoint), or a file of the one backbone that you mean.",
+        )
     facts["layout"] = found.layout
     imported = Imported({}, facts=facts)
     for name in ("student", "teacher"):
