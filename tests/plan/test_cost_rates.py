@@ -19,7 +19,7 @@ from anchored.files import write_json
 
 
 def test_no_rate_of_a_gpu_is_presented_as_measured():
-    """The project had no GPU when the file was written. What the host's cores do was measured, and says on what."""
+    """Nobody measured one for this file. What the host's cores do was measured, and says on what."""
     for name in yaml.safe_load(BUILT_IN.read_text())["devices"]:
         device = load_device(None, name)[1]
         for key, constant in device.constants().items():
