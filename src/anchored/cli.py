@@ -39,13 +39,35 @@ def plan(
     out: Annotated[Path, typer.Option("--out", help="Where the plan is written.")] = _PLAN,
     check: Annotated[bool, typer.Option("--check", help="Write nothing; fail if the plan differs from the configuration.")] = False,
     manual: Annotated[bool, typer.Option("--manual", help="Write README.md and schema.json beside the configuration.")] = False,
+    cost: Annotated[bool, typer.Option("--cost", help="Write nothing; print hours, disk and jobs of every step.")] = False,
+    gpus: Annotated[int, typer.Option("--gpus", min=1, help="With --cost: devices that work at the same time.")] = 1,
+    device: Annotated[str | None, typer.Option("--device", help="With --cost: h100, cpu-core, or one of --throughput.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="With --cost: JSON instead of tables.")] = False,
+    calibrate: Annotated[
+        list[Path] | None,
+        typer.Option("--calibrate", metavar="RECORD|FOLDER", help="Print what finished steps of this plan say of their device."),
+    ] = None,
+    throughput: Annotated[
+        Path | None, typer.Option("--throughput", help="Rates of devices: written by --calibrate, read by --cost.")
+    ] = None,
+    root: Root = Path("."),
 ) -> None:
-    """Compile a configuration into a plan.
+    """Compile a configuration into a plan, or say what it will cost.
 
     Reads config/*.yaml. Writes plan.json: every dataset, backbone, FIM, cell and job with all that its step needs. With
-    --manual writes the manual of every key instead.
+    --manual writes the manual of every key instead. With --cost reads results/data/*/manifest.json of datasets whose size is
+    not published; with --calibrate reads record.json files, and writes the file of --throughput.
     """
     with _reported(None):
+        if cost or calibrate:
+            from anchored.cost.command import plan_calibrate, plan_cost
+
+            paths = Paths(root)
+            if calibrate:
+                print(plan_calibrate(config, paths, calibrate, throughput), end="")
+            if cost:
+                print(plan_cost(config, paths, slots=gpus, device=device, throughput=throughput, as_json=as_json), end="")
+            return
         from anchored.plan.compile import check_plan, compile_plan
         from anchored.plan.manual import write_manual
 

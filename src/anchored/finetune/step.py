@@ -6,8 +6,10 @@ depend on the job it ran in: every cell starts from the stored anchor, and its s
 
 import copy
 import shutil
+import time
 from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -50,10 +52,21 @@ def finetune(plan: Plan, name: str, paths: Paths, *, force: bool = False) -> Non
             if force:
                 _forget(cells, paths)
             material = _material(plan, first, paths, device)
-            states = _run_cells(name, cells, material, paths, running)
+            spent = _Spent()
+            states = _run_cells(name, cells, material, paths, running, spent)
             _write(paths.run(name), cells, states, material.store)
             _forget(cells, paths)
         running.measure(cells=len(cells), epochs=sum(len(state.history) for state in states.values()))
+        running.measure(epochs_before_a_restart=spent.epochs_before, cell_seconds=spent.cells, fit_seconds=spent.fits)
+
+
+@dataclass
+class _Spent:
+    """Seconds of each cell, and of probes on features that were there already; epochs that a killed process had done."""
+
+    cells: list[float] = field(default_factory=list)
+    fits: list[float] = field(default_factory=list)
+    epochs_before: int = 0
 
 
 def _forget(cells: Mapping[str, Any], paths: Paths) -> None:
@@ -84,7 +97,7 @@ def _material(plan: Plan, cell: Mapping[str, Any], paths: Paths, device: torch.d
 
 
 def _run_cells(
-    name: str, cells: Mapping[str, Any], material: Material, paths: Paths, running: Running
+    name: str, cells: Mapping[str, Any], material: Material, paths: Paths, running: Running, spent: _Spent
 ) -> dict[str, CellState]:
     code = code_digest("finetune")
     features: dict[int, Features] = {}
@@ -93,7 +106,9 @@ def _run_cells(
     with progress(f"finetune {name}", total) as advance:
         for cell_name, cell in cells.items():
             key = value_digest({"cell": cell, "inputs": running.inputs, "code": code, "device": running.device})
-            states[cell_name] = _run_cell(cell_name, cell, material, paths, key, features, advance)
+            started = time.perf_counter()
+            states[cell_name] = _run_cell(cell_name, cell, material, paths, key, features, advance, spent)
+            spent.cells.append(round(time.perf_counter() - started, 3))
     return states
 
 
@@ -105,14 +120,19 @@ def _run_cell(
     key: str,
     features: dict[int, Features],
     advance: Advance,
+    spent: _Spent,
 ) -> CellState:
     if cell["arm"] == "linear-probe":
+        ready, started = cell["draw"] in features, time.perf_counter()
         state = probe_cell(cell, material, key, features)
+        if ready:
+            spent.fits.append(round(time.perf_counter() - started, 3))
         advance(note=f"{cell['arm']} {cell['configuration']}")
         return state
     path: Path = paths.work(name) / "state.pt"
     state = CellState.load(path, key)
     advance(state.epoch)
+    spent.epochs_before += state.epoch
     if state.finished:
         return state
     return train_cell(name, cell, material, state, path, lambda note: advance(note=note))

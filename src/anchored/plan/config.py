@@ -315,6 +315,8 @@ class Experiment(Section):
     """Resamples of the paired bootstrap."""
     configurations_per_job: Count = 3
     """Grid points of one process; it runs all replicates of them. Changes the speed, never the result."""
+    replicates_per_job: Count | None = None
+    """Replicates of its grid points that one process runs, where all would take too long for one job; all where it is left out."""
 
     @model_validator(mode="after")
     def _arms_exist(self) -> Self:

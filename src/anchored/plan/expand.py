@@ -138,7 +138,7 @@ def _experiment(config: Config, name: str) -> dict[str, Any]:
     experiment = config.experiments[name]
     arms = experiment.arms.present()
     entry = _dump(experiment)
-    for key in ("training", "configurations_per_job"):
+    for key in ("training", "configurations_per_job", "replicates_per_job"):
         del entry[key]
     entry["title"] = experiment.title or f"{experiment.dataset}, {experiment.backbone}"
     backbone = config.backbones[experiment.backbone]
@@ -200,14 +200,8 @@ def _jobs(config: Config, cells: dict[str, Any]) -> tuple[dict[str, Any], dict[s
     for name, experiment in config.experiments.items():
         for arm, labels in _arm_labels(experiment).items():
             for backbone in copy_names(experiment.backbone, config.backbones[experiment.backbone].copies):
-                step = experiment.configurations_per_job
-                for number, start in enumerate(range(0, len(labels), step), start=1):
-                    chosen = labels[start : start + step]
-                    members = [
-                        f"{name}-{backbone}-{arm}-{label}-r{replicate}"
-                        for label in chosen
-                        for replicate in range(experiment.replicates)
-                    ]
+                for number, (chosen, replicates) in enumerate(_chunks(experiment, labels), start=1):
+                    members = [f"{name}-{backbone}-{arm}-{label}-r{replicate}" for label in chosen for replicate in replicates]
                     job: dict[str, Any] = {"dataset": experiment.dataset, "backbone": backbone}
                     if arm in ANCHORED_ARMS:
                         job["fim"] = cells[members[0]]["fim"]
@@ -219,6 +213,17 @@ def _jobs(config: Config, cells: dict[str, Any]) -> tuple[dict[str, Any], dict[s
     if clashes:
         raise ConfigError(f"a job and a cell would share the name '{sorted(clashes)[0]}'.", "rename the experiment.")
     return baseline, anchored
+
+
+def _chunks(experiment: Experiment, labels: list[str]) -> list[tuple[list[str], range]]:
+    """Configurations and replicates of each job of an arm."""
+    step, count = experiment.configurations_per_job, experiment.replicates
+    few = min(experiment.replicates_per_job or count, count)
+    return [
+        (labels[start : start + step], range(first, min(first + few, count)))
+        for start in range(0, len(labels), step)
+        for first in range(0, count, few)
+    ]
 
 
 def _arm_labels(experiment: Experiment) -> dict[str, list[str]]:

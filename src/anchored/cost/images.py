@@ -1,0 +1,76 @@
+"""How many images a dataset of a plan has, before it is prepared where that is known, else from its manifest."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from anchored.errors import ConfigError
+from anchored.files import read_json
+from anchored.paths import Paths
+from anchored.plan.load import Plan, lookup
+
+# Images of train, val and test. Waterbirds' train: WILDS, waterbirds_dataset.py; the others add up to the 11,788 images of CUB and
+# the 202,599 of CelebA.
+PUBLISHED = {"waterbirds": (4795, 1199, 5794), "celeba": (162770, 19867, 19962)}
+
+_IMAGE, _MASK, _BACKGROUND = 3, 1, 3
+
+
+@dataclass(frozen=True)
+class Images:
+    """The images of a packed store.
+
+    Attributes:
+        stored: number of images in the store, all draws together.
+        splits: images of each split that one draw sees; empty for a bank.
+        side: of the stored square, in pixels.
+        channels: bytes of a pixel.
+        classes: number of classes.
+    """
+
+    stored: int
+    splits: Mapping[str, int]
+    side: int
+    channels: int
+    classes: int = 2
+
+    @property
+    def bytes_each(self) -> int:
+        """Bytes of a stored image."""
+        return self.side**2 * self.channels
+
+
+def dataset_images(plan: Plan, name: str, paths: Paths) -> Images:
+    """The images of the dataset `name` of the plan.
+
+    Raises:
+        ConfigError: their number is known only after `anchored prepare`, which has not run.
+    """
+    entry = lookup(plan, "datasets", name)
+    match entry["reader"]:
+        case "digitscenes":
+            splits = {split: entry[split] for split in ("train", "val", "test", "balanced")}
+            stored = entry["draws"] * (entry["train"] + entry["val"]) + entry["test"] + entry["balanced"]
+            return Images(stored, splits, entry["scene"]["size"], _IMAGE)
+        case "digitscenes-bank":
+            return Images(entry["size"], {}, entry["scenes"]["scene"]["size"], _IMAGE + _MASK + _BACKGROUND)
+        case reader if reader in PUBLISHED and entry.get("published", True):
+            splits = dict(zip(("train", "val", "test"), PUBLISHED[reader], strict=True))
+            return Images(sum(splits.values()), splits, entry["size"], _IMAGE)
+    if entry.get("limit"):
+        return Images(entry["limit"], {}, entry["size"], _IMAGE)
+    return _prepared(name, entry, paths)
+
+
+def _prepared(name: str, entry: Mapping[str, Any], paths: Paths) -> Images:
+    path = paths.data(name) / "manifest.json"
+    if not path.exists():
+        raise ConfigError(
+            f"how many images dataset '{name}' has (reader {entry['reader']}) is known once it is prepared: {path} is missing.",
+            f"run `anchored prepare {name}` first.",
+        )
+    manifest = read_json(path, made_by=f"anchored prepare {name}")
+    stored, side, _, channels = manifest["shape"]
+    groups: Mapping[str, Mapping[str, int]] = manifest["groups"]
+    splits = {split: sum(sizes.values()) for split, sizes in groups.items()}
+    return Images(stored, splits, side, channels)
