@@ -8,7 +8,7 @@ from torch import nn
 
 from anchored.backbones.build import check_view_sizes, seeded
 from anchored.backbones.checkpoint import save_checkpoint
-from anchored.backbones.features import features, to_input
+from anchored.backbones.features import stored_features
 from anchored.backbones.imports import Imported, import_weights
 from anchored.data.store import Store, open_store
 from anchored.device import choose_device, describe, limit_threads
@@ -87,11 +87,10 @@ def _probes(entry: Mapping[str, Any], networks: Networks, data: Store, device: t
     fit_split = "balanced" if "balanced" in data.manifest["groups"] else "train"
     random = seeded(entry["architecture"], derive_seed(entry["seed"], "weights")).to(device)
     rows = {split: data.rows(split, 0) for split in (fit_split, "val")}
-    inputs = {split: to_input(data.layer("image")[chosen], entry, device) for split, chosen in rows.items()}
     labels = {split: data.column("y", chosen) for split, chosen in rows.items()}
     groups = data.column("group", rows["val"])
     found = {}
     for name, network in {"random": random, "student": networks.student, "teacher": networks.teacher}.items():
-        fitted, measured = (features(network, inputs[split]) for split in (fit_split, "val"))
+        fitted, measured = (stored_features(network, data.layer("image"), chosen, entry, device) for chosen in rows.values())
         found[name] = probe(fitted, labels[fit_split], measured, labels["val"], groups)
     return found

@@ -1,16 +1,20 @@
 """Training a cell: against a plain loop with autograd, and what the arms share and do not share."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
+from anchored.backbones.build import stage_parameters
 from anchored.data.store import open_store
 from anchored.errors import ConfigError, NumericalError
 from anchored.finetune import loop
-from anchored.finetune.loop import Classifier
+from anchored.finetune.fixed_stages import FixedStages
+from anchored.finetune.loop import Classifier, train_cell
+from anchored.finetune.predictions import evaluation_rows
 from anchored.finetune.state import CellState
 from anchored.finetune.strategies import make_anchor
 from anchored.fisher import condition, load_fisher
@@ -322,3 +326,30 @@ def test_resumed_augmentation_continues_as_if_nothing_had_happened(train, mini_p
     resumed = loop.train_cell(name, cell, material(name), state, path, lambda _: None)
     assert all(torch.equal(value, resumed.network[key]) for key, value in whole.network.items())
     assert whole.history == resumed.history
+
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("arm", ["erm", "ewc"])
+def test_fixed_stages_are_computed_once_and_train_the_same(mini_plan, material, tmp_path, arm):
+    """The cache is a matter of cost: a cell with it ends where one without it ends, up to the rounding of other batches."""
+    name = next(cell for cell, entry in mini_plan["cells"].items() if entry["arm"] == arm)
+    cell = mini_plan["cells"][name]
+    cell = cell | {"training": cell["training"] | {"frozen_stages": 1}}
+    read = material(name)
+    plain = train_cell(name, cell, read, CellState("key"), tmp_path / "plain.pt", lambda _: None)
+    fixed = FixedStages(read.make_backbone, 1, read.store, read.backbone, CPU)
+    calls = []
+    make = fixed._stem
+    fixed._stem = lambda images: calls.append(len(images)) or make(images)
+    cached = train_cell(name, cell, replace(read, fixed=fixed), CellState("key"), tmp_path / "cached.pt", lambda _: None)
+    splits = (read.store.rows("train", cell["draw"]), *evaluation_rows(read.store, cell).values())
+    assert sum(calls) == len(np.unique(np.concatenate(splits)))
+    assert plain.network.keys() == cached.network.keys()
+    for key, value in plain.network.items():
+        torch.testing.assert_close(cached.network[key], value, rtol=1e-4, atol=1e-5)
+    start = read.make_backbone().state_dict()
+    groups = stage_parameters(read.make_backbone())
+    assert all(torch.equal(cached.network[f"backbone.{key}"], start[key]) for group in groups[:2] for key in group)
+    assert any(not torch.equal(cached.network[f"backbone.{key}"], start[key]) for group in groups[2:] for key in group)

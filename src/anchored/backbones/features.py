@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from anchored.compat import prepare_torchvision
+from anchored.data.store import Images
 from anchored.errors import ConfigError
 
 Channels = tuple[float, ...]
@@ -20,12 +21,13 @@ def to_input(images: NDArray[np.uint8], entry: Mapping[str, Any], device: torch.
 
     Args:
         images: pixels.
-        entry: the backbone's entry in the plan; its `mean` and `std` are used.
+        entry: the backbone's entry in the plan; its channel statistics are used.
         device: where to.
     """
     pixels = torch.from_numpy(np.ascontiguousarray(images)).to(device).float().div_(255)
     # `normalise` in place and along whole images: new memory and a stride of 3 would take four times as long on a CPU.
-    mean, std = (torch.tensor(entry[key], device=device).repeat(images.shape[1] * images.shape[2]) for key in ("mean", "std"))
+    channels = (torch.tensor(values, device=device) for values in channel_statistics(entry))
+    mean, std = (values.repeat(images.shape[1] * images.shape[2]) for values in channels)
     pixels.flatten(1).sub_(mean).div_(std)
     return pixels.permute(0, 3, 1, 2)
 
@@ -81,3 +83,11 @@ def features(model: nn.Module, inputs: Tensor, *, batch: int = 256) -> NDArray[n
     parts = [model(part).float() for part in inputs.split(batch)]
     model.train(training)
     return torch.cat(parts).cpu().numpy()
+
+
+def stored_features(
+    model: nn.Module, images: Images, rows: NDArray[np.int64], entry: Mapping[str, Any], device: torch.device, *, batch: int = 256
+) -> NDArray[np.float32]:
+    """Features (N, D) of the stored images `rows`, a batch at a time: as floats, all of them may not fit into memory."""
+    parts = np.array_split(rows, range(batch, len(rows), batch))
+    return np.concatenate([features(model, to_input(images[part], entry, device), batch=batch) for part in parts])

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from anchored.backbones.features import features, to_input
+from anchored.backbones.features import stored_features
 from anchored.device import place
 from anchored.finetune.loop import Material
 from anchored.finetune.predictions import evaluation_rows
@@ -31,16 +31,13 @@ def probe_cell(cell: Mapping[str, Any], material: Material, key: str, cache: dic
     if cell["draw"] not in cache:
         backbone = place(material.make_backbone(), material.device)
         cache[cell["draw"]] = {
-            split: features(backbone, _inputs(material, chosen)) for split, chosen in rows.items()
+            split: stored_features(backbone, material.store.layer("image"), chosen, material.backbone, material.device)
+            for split, chosen in rows.items()
         }
     found = cache[cell["draw"]]
     fitted = fit_logistic(found["train"], material.store.column("y", rows["train"]), cell["hyper"]["c"])
     logits = {f"0/{split}": _logits(fitted.decision_function(found[split])) for split in ("val", "test")}
     return CellState(key, logits=logits, finished=True)
-
-
-def _inputs(material: Material, rows: NDArray[np.int64]) -> Tensor:
-    return to_input(material.store.layer("image")[rows], material.backbone, material.device)
 
 
 def _logits(decision: NDArray) -> Tensor:

@@ -20,6 +20,7 @@ from anchored.device import place
 from anchored.errors import NumericalError
 from anchored.evaluate.metrics import average_accuracy, worst_group_accuracy
 from anchored.finetune.anchor import Anchor, gradient_norm
+from anchored.finetune.fixed_stages import FixedStages
 from anchored.finetune.predictions import evaluation_rows
 from anchored.finetune.state import CellState
 from anchored.finetune.strategies import freeze_stages, make_anchor
@@ -36,18 +37,20 @@ class Classifier(nn.Module):
     Args:
         backbone: maps images to features (B, D); `num_features` tells D.
         classes: number of outputs.
+        tail: what makes features of the inputs instead of the whole backbone, whose parameters it uses.
     """
 
-    def __init__(self, backbone: nn.Module, classes: int) -> None:
+    def __init__(self, backbone: nn.Module, classes: int, tail: Callable[[Tensor], Tensor] | None = None) -> None:
         super().__init__()
         self.backbone = backbone
+        self._tail = tail
         self.head = nn.Linear(feature_width(backbone), classes)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits (B, classes) of normalised images (B, 3, H, W); the head computes in fp32."""
-        features = self.backbone(images)
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Logits (B, classes) of normalised images (B, 3, H, W), or of what the tail takes; the head computes in fp32."""
+        features = (self._tail or self.backbone)(inputs)
         with torch.autocast(features.device.type, enabled=False):
             return self.head(features.float())
 
@@ -61,6 +64,7 @@ class Material:
     make_backbone: Callable[[], nn.Module]
     fisher: Mapping[str, Tensor] | None
     device: torch.device
+    fixed: FixedStages | None = None
 
 
 def train_cell(
@@ -107,13 +111,18 @@ class _Trainer:
         self._rows = store.rows("train", cell["draw"])
         self._labels = torch.from_numpy(store.column("y", self._rows)).to(material.device)
         classes = int(store.index["y"].max()) + 1  # type: ignore[arg-type]
-        backbone = material.make_backbone()
-        if cell["arm"] == "freeze":
-            freeze_stages(backbone, cell["hyper"]["stages"], cell=name)
-        self.model = place(Classifier(backbone, classes), material.device)
+        backbone = place(material.make_backbone(), material.device)
+        frozen = cell["hyper"]["stages"] if cell["arm"] == "freeze" else cell["training"].get("frozen_stages")
+        if frozen is not None:
+            freeze_stages(backbone, frozen, cell=name)
+        tail = material.fixed.tail(backbone) if material.fixed else None
+        self.model = place(Classifier(backbone, classes, tail), material.device)
         self.anchor: Anchor = make_anchor(self.model.backbone, cell, material.fisher)
         self.optimizer = self._make_optimizer()
         self._evaluation = evaluation_rows(store, cell)
+        if material.fixed:
+            for rows in (self._rows, *self._evaluation.values()):
+                material.fixed.add(rows)
         self._augment = Augmentation(steps) if (steps := cell["training"].get("augmentation")) else None
         if state.epoch:
             self.model.load_state_dict(state.network)
@@ -171,6 +180,8 @@ class _Trainer:
         return {"val_average": float(average_accuracy(hits, sizes)), "val_worst_group": float(worst), **each}
 
     def _inputs(self, rows: NDArray[np.int64]) -> Tensor:
+        if self._material.fixed:
+            return self._material.fixed(rows)
         return to_input(self._material.store.layer("image")[rows], self._material.backbone, self._material.device)
 
     def _training_inputs(self, rows: NDArray[np.int64], draws: np.random.Generator) -> Tensor:

@@ -22,6 +22,7 @@ from anchored.backbones.checkpoint import load_anchor
 from anchored.data.store import Store, open_store
 from anchored.device import choose_device, describe, limit_threads
 from anchored.files import value_digest, write_bytes, write_parquet
+from anchored.finetune.fixed_stages import FixedStages
 from anchored.finetune.linear_probe import Features, probe_cell
 from anchored.finetune.loop import Material, train_cell
 from anchored.finetune.predictions import prediction_frame
@@ -93,7 +94,10 @@ def _material(plan: Plan, cell: Mapping[str, Any], paths: Paths, device: torch.d
     fisher: Mapping[str, Tensor] | None = None
     if cell["fim"]:
         fisher = load_fisher(paths.fim(cell["fim"]) / "fim.safetensors", anchor)
-    return Material(open_store(paths.data(cell["dataset"])), entry, lambda: copy.deepcopy(anchor), fisher, device)
+    store = open_store(paths.data(cell["dataset"]))
+    stages = cell["training"].get("frozen_stages")
+    fixed = None if stages is None else FixedStages(lambda: copy.deepcopy(anchor), stages, store, entry, device)
+    return Material(store, entry, lambda: copy.deepcopy(anchor), fisher, device, fixed)
 
 
 def _run_cells(

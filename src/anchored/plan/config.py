@@ -273,10 +273,19 @@ class Training(Section):
     """Random changes of training images, other ones in every epoch. dfr: a crop of 0.7 to 1 of the area at a ratio of 3/4 to 4/3,
     mirrored half of the time; group-dro: the same, on faces at 1 to 4/3. The crop is cut from the stored square, the published
     code's from the file (see `anchored.data.augment`). The linear probe's features are those of the plain squares."""
+    frozen_stages: Annotated[int, Field(ge=0)] | None = None
+    """Stages (blocks of a ViT) that all arms leave fixed after the stem, which is fixed too; what they make of the images is
+    computed once a job and kept in memory, so that training costs what the rest costs: for small machines. None: all is trained."""
     candidates: Literal["last", "every"] = "last"
     """Epochs whose predictions are stored and among which a selection rule picks."""
     save_models: bool = True
     """Keep the fine-tuned weights of every cell."""
+
+    @model_validator(mode="after")
+    def _fixed_stages_see_one_image(self) -> Self:
+        if self.frozen_stages is not None and self.augmentation != "none":
+            raise ValueError("frozen_stages needs augmentation: none, because what the fixed stages make is computed once")
+        return self
 
 
 class Experiment(Section):
@@ -325,6 +334,9 @@ class Experiment(Section):
             raise ValueError(f"baseline '{self.baseline}' is not among the arms: {', '.join(arms)}")
         if self.fim is None and (needy := [arm for arm in ANCHORED_ARMS if arm in arms]):
             raise ValueError(f"fim is missing, the arm '{needy[0]}' needs one")
+        fixed, freeze = self.training.frozen_stages, self.arms.freeze
+        if fixed is not None and freeze is not None and min(freeze.stages) < fixed:
+            raise ValueError(f"arms.freeze.stages has {min(freeze.stages)}, but training.frozen_stages fixes {fixed} for all arms")
         return self
 
 

@@ -143,8 +143,13 @@ def _experiment(config: Config, name: str) -> dict[str, Any]:
     entry["title"] = experiment.title or f"{experiment.dataset}, {experiment.backbone}"
     backbone = config.backbones[experiment.backbone]
     entry["backbones"] = copy_names(experiment.backbone, backbone.copies)
-    if backbone.weights:  # tables say whose weights they are about
-        entry["note"] = f"{experiment.note} Backbone: {(backbone.weights.source or _source(backbone)).rstrip('.')}.".strip()
+    # What a reader must know whatever the note says: whose weights, and what no arm trains.
+    said = [experiment.note]
+    if backbone.weights:
+        said.append(f"Backbone: {(backbone.weights.source or _source(backbone)).rstrip('.')}.")
+    if experiment.training.frozen_stages is not None:
+        said.append(f"The stem and the first {experiment.training.frozen_stages} stages are fixed in all arms.")
+    entry["note"] = " ".join(filter(None, said))
     entry["contrasts"] = [list(pair) for pair in experiment.contrasts if set(pair) <= set(arms)]
     entry["arms"] = {
         arm: {
@@ -191,6 +196,8 @@ def _training(config: Config, experiment: Experiment) -> dict[str, Any]:
     entry = _dump(experiment.training)
     # The steps in place of their name, and nothing where there are none.
     steps = augmentation(entry.pop("augmentation"), _kind(config.datasets[experiment.dataset]))
+    if entry["frozen_stages"] is None:
+        del entry["frozen_stages"]
     return entry | ({"augmentation": steps} if steps else {})
 
 
