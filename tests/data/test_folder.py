@@ -131,20 +131,3 @@ def test_packing_holds_a_few_images_at_a_time(birds: Path) -> None:
     assert store.packed[:, 0, 0, 0].tolist() == list(range(40))
     assert isinstance(store.packed, np.memmap)
     assert peak < store.packed.nbytes / 2
-
-
-def test_compression_changes_no_pixel(birds: Path) -> None:
-    """The plan's `storage` reaches the file, and everything that reads a store finds the same images in it."""
-    plan = {"datasets": {"birds": entry(), "small": entry(storage="zstd")}}
-    for name in plan["datasets"]:
-        prepare(plan, name, Paths(birds.parent))
-    raw, small = (open_store(Paths(birds.parent).data(name)) for name in plan["datasets"])
-    assert small.manifest["storage"]["kind"] == "zstd"
-    assert "storage" not in raw.manifest
-    assert isinstance(raw.packed, np.memmap)
-    assert not isinstance(small.packed, np.ndarray)
-    rows = small.rows("train", 0)
-    assert np.array_equal(small.layer("image")[rows], raw.layer("image")[rows])
-    assert {key: value for key, value in small.manifest.items() if key not in ("storage", "digests")} == {
-        key: value for key, value in raw.manifest.items() if key != "digests"
-    }

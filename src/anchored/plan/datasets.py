@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from anchored.plan.base import Count, Fraction, FractionRange, Identifier, NonNegative, Positive, Section
-from anchored.plan.preprocessing import Convention
+from anchored.plan.preprocessing import Convention, Storage
 
 
 class Scene(Section):
@@ -87,9 +87,6 @@ class DigitBank(Section):
     """The digitscenes dataset whose bank+train digits and textures are used."""
     size: Count = 4000
     """Number of images."""
-
-
-Storage = Literal["raw", "zstd"]
 
 
 class Folder(Section):
