@@ -32,7 +32,8 @@ from anchored.steps import PACKAGE, code_files
 
 log = logging.getLogger("anchored")
 
-_LIBRARIES = ("torch", "torchvision", "timm", "numpy", "polars", "scikit-learn", "scikit-image", "safetensors")
+_LIBRARIES = ("torch", "torchvision", "timm", "numpy", "polars", "scikit-learn", "scikit-image",
+              "safetensors", "pillow", "zstandard")  # fmt: skip
 
 
 @dataclass
