@@ -68,6 +68,8 @@ benchmark: $(VENV)-benchmark/installed
 	$(VENV)-benchmark/bin/python benchmarks/anchor_cost.py
 	$(VENV)-benchmark/bin/python benchmarks/kernel.py
 	$(VENV)-benchmark/bin/python benchmarks/loader.py
+	$(VENV)-benchmark/bin/python benchmarks/decode.py
+	$(VENV)-benchmark/bin/python benchmarks/codecs.py
 
 # One pip command here too: the lock pins torch, and the peers ask for no other build.
 $(VENV)-benchmark/installed: requirements.lock benchmarks/requirements.txt pyproject.toml

@@ -37,8 +37,8 @@ def main() -> None:
     options = parser.parse_args()
     print(_machine())
     for title, images in squares(options.folder, options.images):
-        print(f"\n{len(images)} of {title}\n\n| way | ratio | CelebA, GB | write, ms | read, ms |")
-        print("| --- | ---: | ---: | ---: | ---: |")
+        print(f"\n{len(images)} of {title}\n")
+        print("| way | ratio | CelebA, GB | write, ms | read, ms |\n| --- | ---: | ---: | ---: | ---: |")
         for name, (encode, decode_one) in ways().items():
             best = [np.inf, np.inf]
             for _ in range(options.repeats):

@@ -53,6 +53,7 @@ entropy with random labels, random images and weights, one CPU thread unless a d
 - a method that fails has its own words
 
 `python benchmarks/anchor_cost.py` measures the penalty, `python benchmarks/kernel.py` the fused kernel on a GPU.
+From image files to batches: [decoding.md](decoding.md).
 
 """
 

@@ -35,7 +35,8 @@ log = logging.getLogger("anchored")
 # In place of the command that makes an input: none does.
 FOREIGN = ""
 
-_LIBRARIES = ("torch", "torchvision", "timm", "numpy", "polars", "scikit-learn", "scikit-image", "safetensors")
+_LIBRARIES = ("torch", "torchvision", "timm", "numpy", "polars", "scikit-learn", "scikit-image",
+              "safetensors", "pillow", "zstandard")  # fmt: skip
 
 
 @dataclass

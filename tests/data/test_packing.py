@@ -15,8 +15,12 @@ from hypothesis import strategies as st
 
 from anchored.data import decode, packing, preprocess
 from anchored.data.decode import Decoded
+from anchored.data.step import prepare
 from anchored.data.store import open_store, write_store
 from anchored.errors import EnvironmentFailure, InputError
+from anchored.paths import Paths
+from anchored.plan.config import Config
+from anchored.plan.expand import expand
 from anchored.plan.preprocessing import transform
 
 FILES = [png(number) for number in range(60)]
@@ -212,6 +216,51 @@ def test_files_that_change_meanwhile_are_named(tmp_path):
     with pytest.raises(InputError, match=r"60 images changed while they were read: 0\.png, 1\.png, 2\.png"):
         write_store(tmp_path / "birds", {"image": decoded(FILES)}, known, {})
     assert list((tmp_path / "birds").iterdir()) == []
+
+
+@pytest.fixture
+def bank(tmp_path):
+    """A folder of images, and the plan of two banks made of it."""
+    folder = tmp_path / "photographs"
+    folder.mkdir()
+    for number in range(12):
+        (folder / f"{number:02d}.png").write_bytes(FILES[number])
+    common = {"reader": "images", "folder": "photographs", "size": SIZE}
+    datasets = {"plain": common, "small": {**common, "storage": "zstd"}}
+    config = {"name": "banks", "datasets": datasets, "backbones": {}, "experiments": {}}
+    return expand(Config.model_validate(config)), Paths(tmp_path), folder
+
+
+def test_the_plan_names_the_storage(bank):
+    """From the configuration to the file; whoever reads the store finds the same images in it."""
+    plan, paths, _ = bank
+    for name in plan["datasets"]:
+        prepare(plan, name, paths)
+    plain, small = (open_store(paths.data(name)) for name in plan["datasets"])
+    assert small.manifest["storage"]["kind"] == "zstd"
+    assert "storage" not in plain.manifest
+    assert isinstance(plain.packed, np.memmap)
+    assert not isinstance(small.packed, np.ndarray)
+    assert np.array_equal(small.layer("image")[:], plain.layer("image"))
+    differing = {"storage", "digests"}
+    assert {key: value for key, value in small.manifest.items() if key not in differing} == {
+        key: value for key, value in plain.manifest.items() if key not in differing
+    }
+
+
+def test_the_step_resumes_and_forced_does_not(bank, counted):
+    """Through the command: a bad image stops it, a good one in its place continues it, `--force` begins again."""
+    plan, paths, folder = bank
+    good = (folder / "08.png").read_bytes()
+    for force, expected in ((False, 4), (True, 12)):
+        (folder / "08.png").write_bytes(b"no image")
+        with pytest.raises(InputError, match=r"08\.png"):
+            prepare(plan, "plain", paths, force=True)
+        counted.clear()
+        (folder / "08.png").write_bytes(good)
+        prepare(plan, "plain", paths, force=force)
+        assert len(counted) == expected
+        assert not paths.work("prepare-plain").exists()
 
 
 LIMITED = """

@@ -3,8 +3,8 @@
     green, red - green, blue - green, each as a plane;   row y of a plane minus row y - 1;   all modulo 256
 
 Neighbours and channels of a photograph resemble each other, which zstd, made for repeated strings, does not see by itself. Both
-differences are undone by additions of whole rows: most of the time that is left is zstd's own.
-Measurements against other codecs are in benchmarks/README.md.
+differences are undone by additions of whole rows: most of the time that is left is zstd's own. Measurements
+against other codecs are in benchmarks/decoding.md.
 """
 
 from collections.abc import Callable

@@ -26,7 +26,7 @@ from anchored.data import frames
 from anchored.data.decode import Decoded
 from anchored.errors import EnvironmentFailure
 from anchored.files import disk_failure, replacing, value_digest, write_text
-from anchored.plan.datasets import Storage
+from anchored.plan.preprocessing import Storage
 from anchored.record import code_digest
 
 log = logging.getLogger("anchored")

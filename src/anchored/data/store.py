@@ -28,7 +28,7 @@ from anchored.data.frames import VERSION, Frames
 from anchored.data.packing import Packed, move, pack
 from anchored.errors import InputError
 from anchored.files import disk_failure, file_digest, read_json, replacing, write_json, write_parquet
-from anchored.plan.datasets import Storage
+from anchored.plan.preprocessing import Storage
 
 FILES = ("images.npy", "index.parquet", "manifest.json")
 # Above this size only the length of the array is checked on opening: hashing would cost more than the step.

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from anchored.plan.base import Count, Fraction, FractionRange, Identifier, NonNegative, Positive, Section
-from anchored.plan.preprocessing import Convention
+from anchored.plan.preprocessing import Convention, Storage
 
 
 class Scene(Section):

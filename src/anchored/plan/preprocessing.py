@@ -10,6 +10,7 @@ from typing import Any, Literal
 Convention = Literal["group-dro", "dfr", "kumar", "short-side"]
 Kind = Literal["scenes", "faces"]
 Augmentation = Literal["none", "dfr", "group-dro"]
+Storage = Literal["raw", "zstd"]
 
 # Sagawa et al. 2020 and Kirichenko et al. 2023 enlarge by this before they cut the centre out.
 _MARGIN = (256, 224)
