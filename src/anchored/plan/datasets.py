@@ -90,9 +90,6 @@ class DigitBank(Section):
     """Number of images."""
 
 
-Storage = Literal["raw", "zstd"]
-
-
 class _Files(Section):
     """Images in files."""
 
