@@ -33,13 +33,13 @@ def tar(members: Mapping[str, Member]) -> bytes:
     return stream.getvalue()
 
 
-def deb(name: str, version: str, members: Mapping[str, Member]) -> bytes:
+def deb(name: str, version: str, members: Mapping[str, Member], *, padding: int = 0) -> bytes:
     """A Debian package: an ar archive of a format number, a control archive and a data archive."""
     control = f"Package: {name}\nVersion: {version}\nArchitecture: all\nMaintainer: nobody\nDescription: test\n"
     parts = {
         "debian-binary": b"2.0\n",
         "control.tar": tar({"./control": control.encode()}),
-        "data.tar": tar({f"./{path}": member for path, member in members.items()}),
+        "data.tar": tar({f"./{path}": member for path, member in members.items()}) + bytes(padding),
     }
     archive = b"!<arch>\n"
     for part, data in parts.items():

@@ -53,6 +53,13 @@ def test_reading_stops_when_all_are_found(tmp_path: Path):
     assert caught.value.hint == "remove the file and run the same command again."
 
 
+def test_padding_after_the_last_member_is_no_damage(tmp_path: Path):
+    """dpkg-deb complains when its reader leaves before the end, as it does of a damaged package."""
+    package = tmp_path / "birds_1_all.deb"
+    package.write_bytes(deb("birds", "1", {PICTURE: b"duck"}, padding=1 << 20))
+    assert read_members(package, [PICTURE, "usr/share/birds/owl.png"]) == {PICTURE: b"duck"}
+
+
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE])
 def test_a_wanted_file_that_is_none_is_refused(tmp_path: Path, kind: bytes):
     """A link could name any file of the machine."""
