@@ -19,7 +19,7 @@ Every number comes from one seeded generator: the same seed gives the same pixel
 import csv
 import hashlib
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
@@ -35,6 +35,7 @@ from anchored.fetch.photos import photograph, random_square, write_png
 from anchored.fetch.pictures import Picture, read_pictures, read_table
 from anchored.files import write_text
 from anchored.plan.base import FractionRange, Section
+from anchored.progress import progress
 
 NAME, VERSION = "PaintBirds", "1"
 NOTE = "composites of photographs from Debian packages; not Waterbirds"
@@ -128,13 +129,15 @@ def build(target: Path, cache: Path, *, source: Any = None, recipe: Recipe | Non
     parts = read_table(TABLE, Part)
     with building(target) as folder:
         pictures = read_pictures(parts, cache)
-        pixels = write_dataset(folder, scenes(parts, {part: pictures.of(part) for part in parts}, recipe))
-        made = {"recipe": recipe.model_dump(), "pixels": pixels, "libraries": {"pillow": PIL.__version__, "numpy": np.__version__}}
-        describe(folder, pictures, parts, name=NAME, version=VERSION, note=NOTE, recipe=made)
+        made = scenes(parts, {part: pictures.of(part) for part in parts}, recipe)
+        pixels = write_dataset(folder, made, recipe.train + recipe.val + recipe.test)
+        libraries = {"pillow": PIL.__version__, "numpy": np.__version__}
+        numbers = {"recipe": recipe.model_dump(), "pixels": pixels, "libraries": libraries}
+        describe(folder, pictures, parts, name=NAME, version=VERSION, note=NOTE, recipe=numbers)
 
 
-def scenes(parts: Sequence[Part], content: Mapping[Part, bytes], recipe: Recipe) -> list[Scene]:
-    """All scenes in the order of the table: train, val, test.
+def scenes(parts: Sequence[Part], content: Mapping[Part, bytes], recipe: Recipe) -> Iterator[Scene]:
+    """All scenes in the order of metadata.csv: train, val, test.
 
     Args:
         parts: cut-outs and photographs; their order counts for the draw.
@@ -144,7 +147,6 @@ def scenes(parts: Sequence[Part], content: Mapping[Part, bytes], recipe: Recipe)
     rng = np.random.default_rng(recipe.seed)
     birds = {part: _cut_out(content[part]) for part in parts if part.label in CLASSES}
     places = {part: _crops(part, content[part]) for part in parts if part.label in PLACES}
-    made: list[Scene] = []
     for split, (y, place) in enumerate(_labels(recipe)):
         order = rng.permutation(len(y))
         for label, where in zip(y[order].tolist(), place[order].tolist(), strict=True):
@@ -153,21 +155,22 @@ def scenes(parts: Sequence[Part], content: Mapping[Part, bytes], recipe: Recipe)
             background = random_square(rng, _pick(rng, places[photo]), recipe.crop, recipe.size)
             _paste(rng, background, birds[bird], recipe)
             name = Path(bird.path).stem
-            made.append(Scene(background, split, label, where, name, f"{photo.package}:{photo.path}"))
-    return made
+            yield Scene(background, split, label, where, name, f"{photo.package}:{photo.path}")
 
 
-def write_dataset(folder: Path, made: Sequence[Scene]) -> str:
-    """Writes the images and metadata.csv; returns the SHA-256 of the table and all pixels, which no PNG encoder moves."""
+def write_dataset(folder: Path, made: Iterable[Scene], count: int) -> str:
+    """Writes `count` images and metadata.csv; returns the SHA-256 of all pixels and the table, which no PNG encoder moves."""
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(["img_id", "img_filename", "y", "split", "place", "place_filename"])
     digest = hashlib.sha256()
-    for number, scene in enumerate(made, start=1):
-        name = f"{CLASSES[scene.y]}/{number:05d}_{scene.bird}.png"
-        writer.writerow([number, name, scene.y, scene.split, scene.place, scene.place_filename])
-        digest.update(scene.pixels.tobytes())
-        write_png(folder / name, scene.pixels)
+    with progress(f"{NAME}, images", count) as advance:
+        for number, scene in enumerate(made, start=1):
+            name = f"{CLASSES[scene.y]}/{number:05d}_{scene.bird}.png"
+            writer.writerow([number, name, scene.y, scene.split, scene.place, scene.place_filename])
+            digest.update(scene.pixels.tobytes())
+            write_png(folder / name, scene.pixels)
+            advance()
     write_text(folder / "metadata.csv", table.getvalue())
     digest.update(table.getvalue().encode())
     return digest.hexdigest()

