@@ -46,7 +46,9 @@ def check(plan: Plan, name: str, paths: Paths) -> list[str]:
             f"dataset '{name}': {'; '.join(found)}.",
             f"restore what was there, or run `{command} --force` to build it from what is there.",
         )
-    sources = "layers drawn again" if drawn else f"digests of {len(expected)} encoded images in {paths.root / entry['folder']}"
+    sources = "layers drawn again"
+    if not drawn:
+        sources = f"digests of {len(expected)} encoded images in {paths.root / entry.get('of', entry)['folder']}"
     if not drawn and "sha256" not in index.columns:
         sources = "names of the images; the store has no digests of them"
     return [
