@@ -40,7 +40,7 @@ def check(plan: Plan, name: str, paths: Paths) -> list[str]:
         drawn = {layer: values for layer, values in layers.items() if isinstance(values, np.ndarray)}
         if not found:
             found = [f"layer {layer} is drawn otherwise" for layer, values in drawn.items()
-                     if not np.array_equal(open_store(folder).layer(layer), values)]  # fmt: skip
+                     if not np.array_equal(open_store(folder).layer(layer)[:], values)]  # fmt: skip
     if found:
         raise InputError(
             f"dataset '{name}': {'; '.join(found)}.",

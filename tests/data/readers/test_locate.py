@@ -41,7 +41,7 @@ def test_a_changed_list_or_archive_is_noticed(tmp_path, monkeypatch, part) -> No
     assert [path.name for path in watched] == files
     prepare(plan, "set", paths)
     built: list[str] = []
-    monkeypatch.setattr("anchored.data.step.write_store", lambda *_: built.append(part) or {"shape": [0], "groups": {}})
+    monkeypatch.setattr("anchored.data.step.write_store", lambda *_, **__: built.append(part) or {"shape": [0], "groups": {}})
     prepare(plan, "set", paths)
     assert not built
     for number, path in enumerate(watched, start=1):
