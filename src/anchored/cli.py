@@ -106,6 +106,23 @@ def fetch(
 
 
 @app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="DATASET-FOLDER", help="Folder of labelled images, or a zip or parquet file.")],
+    backbone: Annotated[str | None, typer.Option("--backbone", metavar="TIMM-NAME", help="Weights of timm, by name.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="The new configuration [default: config/NAME.yaml].")] = None,
+    root: Root = Path("."),
+) -> None:
+    """Look at a dataset and write a first configuration for it.
+
+    Reads the dataset's table and a few of its images. Writes config/NAME.yaml, with comments, and prints the group histogram.
+    """
+    with _reported(None):
+        from anchored.starter import init as start
+
+        print(start(folder, backbone=backbone, out=out, root=root))
+
+
+@app.command()
 def prepare(
     dataset: Annotated[str, typer.Argument(help="Identity of a dataset in the plan.")],
     plan: PlanFile = _PLAN,

@@ -40,13 +40,15 @@ def check(plan: Plan, name: str, paths: Paths) -> list[str]:
         drawn = {layer: values for layer, values in layers.items() if isinstance(values, np.ndarray)}
         if not found:
             found = [f"layer {layer} is drawn otherwise" for layer, values in drawn.items()
-                     if not np.array_equal(open_store(folder).layer(layer)[np.arange(len(values))], values)]  # fmt: skip
+                     if not np.array_equal(open_store(folder).layer(layer)[:], values)]  # fmt: skip
     if found:
         raise InputError(
             f"dataset '{name}': {'; '.join(found)}.",
             f"restore what was there, or run `{command} --force` to build it from what is there.",
         )
-    sources = "layers drawn again" if drawn else f"digests of {len(expected)} encoded images in {paths.root / entry['folder']}"
+    sources = "layers drawn again"
+    if not drawn:
+        sources = f"digests of {len(expected)} encoded images in {paths.root / entry.get('of', entry)['folder']}"
     if not drawn and "sha256" not in index.columns:
         sources = "names of the images; the store has no digests of them"
     return [

@@ -53,6 +53,33 @@ class FolderImages:
         return (self.where / self.names[number]).read_bytes()
 
 
+@dataclass(frozen=True)
+class Chosen:
+    """Some of other images.
+
+    Args:
+        images: the others.
+        numbers: which of them, in order.
+    """
+
+    images: Encoded
+    numbers: Sequence[int]
+
+    @property
+    def where(self) -> Path:
+        """That of the others."""
+        return self.images.where
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Theirs."""
+        return [self.images.names[number] for number in self.numbers]
+
+    def read(self, number: int) -> bytes:
+        """The bytes of one image."""
+        return self.images.read(self.numbers[number])
+
+
 def is_image(name: str) -> bool:
     """Whether a file is taken for an image, by its suffix; hidden files are not."""
     return os.path.splitext(name)[1].lower() in SUFFIXES and not os.path.basename(name).startswith(".")

@@ -2,7 +2,7 @@
 
 import logging
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,26 +11,14 @@ import polars as pl
 
 from anchored.data import digitscenes
 from anchored.data.encoded import digests
-from anchored.data.readers.celeba import read_celeba
-from anchored.data.readers.folder import read_folder, read_waterbirds
-from anchored.data.readers.images import read_images
-from anchored.data.readers.parquet import read_parquet
-from anchored.data.readers.reading import Reading, histogram_lines
+from anchored.data.readers.catalogue import READERS
+from anchored.data.readers.reading import histogram_lines
 from anchored.data.store import Layer, write_store
 from anchored.paths import Paths
 from anchored.plan.load import Plan, lookup
 from anchored.record import planned_step
 
 log = logging.getLogger("anchored")
-
-READERS: dict[str, Callable[[Mapping[str, Any], Path], Reading]] = {
-    "waterbirds": read_waterbirds,
-    "celeba": read_celeba,
-    "folder": read_folder,
-    "parquet": read_parquet,
-    "images": read_images,
-}
-"""The readers of images in files, by the name that a configuration gives them."""
 
 Built = tuple[dict[str, Layer], pl.DataFrame, dict[str, Any]]
 

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from anchored.plan.arms import ANCHORED_ARMS, Arm, Arms
 from anchored.plan.base import Count, Finite, Fraction, Identifier, NonNegative, Positive, Section
-from anchored.plan.datasets import BANKS, Dataset, DigitBank, DigitScenes, multi_label
+from anchored.plan.datasets import BANKS, LABELLED_FILES, Dataset, DigitBank, DigitScenes, TrainingImages, multi_label
 from anchored.plan.preprocessing import Augmentation
 from anchored.plan.views import DinoViews, SceneViews, Views
 
@@ -366,6 +366,8 @@ class Config(Section):
         for name, dataset in self.datasets.items():
             if isinstance(dataset, DigitBank) and not isinstance(self.datasets[dataset.scenes], DigitScenes):
                 raise ValueError(f"datasets.{name}.scenes: '{dataset.scenes}' is not a digitscenes dataset")
+            if isinstance(dataset, TrainingImages) and not isinstance(self.datasets[dataset.of], LABELLED_FILES):
+                raise ValueError(f"datasets.{name}.of: '{dataset.of}' is not a labelled dataset in files")
         banks = {name for name, dataset in self.datasets.items() if isinstance(dataset, BANKS)}
         for where, key, wants_bank in self._uses():
             if (key in banks) != wants_bank:
@@ -391,6 +393,8 @@ class Config(Section):
         for name, dataset in self.datasets.items():
             if isinstance(dataset, DigitBank):
                 pairs.append((f"datasets.{name}.scenes", dataset.scenes, self.datasets))
+            if isinstance(dataset, TrainingImages):
+                pairs.append((f"datasets.{name}.of", dataset.of, self.datasets))
         pairs += [(where, key, self.datasets) for where, key, _ in self._uses()]
         pairs += [(f"fims.{name}.backbone", fim.backbone, self.backbones) for name, fim in self.fims.items()]
         for name, experiment in self.experiments.items():

@@ -205,6 +205,26 @@ class ImageFolder(_Files):
     """Number of images, drawn by the dataset's seed; all where it is left out. The index lists them with their digests."""
 
 
+class TrainingImages(Section):
+    """The training images of a labelled dataset in files, without their labels: a bank where there is no other.
+
+    Its validation and test images are left out: they stay unseen by pre-training and by the Fisher.
+    """
+
+    reader: Literal["training-images"]
+    """Names the kind of dataset."""
+    of: Identifier
+    """The labelled dataset."""
+    size: Count | None = None
+    """Side of the stored image, in pixels; that of the dataset where it is left out."""
+    convention: Convention | None = None
+    """How the square is cut from the image; as in the dataset where it is left out."""
+    storage: Storage = "raw"
+    """As in the other readers."""
+    limit: Count | None = None
+    """Number of images, drawn by this bank's seed; all where it is left out."""
+
+
 # In the order of the attribute file.
 CELEBA_ATTRIBUTES = (
     "5_o_Clock_Shadow", "Arched_Eyebrows", "Attractive", "Bags_Under_Eyes", "Bald", "Bangs", "Big_Lips", "Big_Nose", "Black_Hair",
@@ -214,9 +234,10 @@ CELEBA_ATTRIBUTES = (
     "Wearing_Earrings", "Wearing_Hat", "Wearing_Lipstick", "Wearing_Necklace", "Wearing_Necktie", "Young",
 )  # fmt: skip
 
-BANKS = (DigitBank, ImageFolder)
+BANKS = (DigitBank, ImageFolder, TrainingImages)
+LABELLED_FILES = (Waterbirds, Celeba, Folder, Parquet)
 Dataset = Annotated[
-    DigitScenes | DigitBank | Waterbirds | Celeba | Folder | Parquet | ImageFolder, Field(discriminator="reader")
+    DigitScenes | DigitBank | Waterbirds | Celeba | Folder | Parquet | ImageFolder | TrainingImages, Field(discriminator="reader")
 ]
 
 

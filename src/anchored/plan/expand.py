@@ -12,7 +12,7 @@ from anchored.files import value_digest
 from anchored.plan.arms import ANCHORED_ARMS, Ewc, configurations, grid
 from anchored.plan.base import Section
 from anchored.plan.config import Backbone, Config, Experiment
-from anchored.plan.datasets import BANKS, Celeba, DigitBank
+from anchored.plan.datasets import BANKS, Celeba, DigitBank, TrainingImages
 from anchored.plan.load import SCHEMA, Plan
 from anchored.plan.naming import configuration_label, copy_names, derive_seed
 from anchored.plan.preprocessing import Kind, augmentation, transform
@@ -47,15 +47,25 @@ def _dump(section: Section) -> dict[str, Any]:
 def _datasets(config: Config) -> dict[str, Any]:
     entries: dict[str, Any] = {}
     for name, dataset in config.datasets.items():
-        entry = _dump(dataset)
-        entry["labelled"] = not isinstance(dataset, BANKS)
+        entry = _dataset(dataset)
         if isinstance(dataset, DigitBank):
             entry["scenes"] = _dump(config.datasets[dataset.scenes])
-        if "convention" in entry:
-            entry["transform"] = transform(entry["convention"], _kind(dataset), entry["size"])
+        if isinstance(dataset, TrainingImages):
+            source = config.datasets[dataset.of]
+            entry |= {key: entry[key] or getattr(source, key) for key in ("size", "convention")}
+            entry |= {"of": _dataset(source), "transform": _transform(entry, source)}
         entry["seed"] = derive_seed(config.seed, "data", name)
         entries[name] = entry | {"threads": config.threads}
     return entries
+
+
+def _dataset(dataset: Section) -> dict[str, Any]:
+    entry = _dump(dataset) | {"labelled": not isinstance(dataset, BANKS)}
+    return entry | ({"transform": _transform(entry, dataset)} if entry.get("convention") else {})
+
+
+def _transform(entry: dict[str, Any], dataset: Section) -> list[dict[str, Any]]:
+    return transform(entry["convention"], _kind(dataset), entry["size"])
 
 
 def _kind(dataset: Section) -> Kind:

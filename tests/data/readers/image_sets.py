@@ -5,15 +5,21 @@ The colour of an image tells its number, so that a test sees when an image and a
 
 import csv
 import io
+import json
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 from PIL import Image, ImageDraw
 
+from anchored.data.readers.published import WATERBIRDS
 from anchored.plan.config import Config
 from anchored.plan.expand import expand
+
+BIRD_COLUMNS = ("img_id", "img_filename", "y", "split", "place", "place_filename")
+MIRROR = ("train-00000-of-00001.parquet", "validation-00000-of-00001.parquet", "test-00000-of-00001.parquet")
 
 # Twelve lines that have every group in every split.
 SPLITS = [line // 4 for line in range(12)]
@@ -53,7 +59,19 @@ def waterbirds(folder: Path) -> Path:
         (folder / name).parent.mkdir(parents=True)
         (folder / name).write_bytes(picture(line, "JPEG"))
         rows.append((line + 1, name, LABELS[line], SPLITS[line], PLACES[line], "/o/ocean/1.jpg"))
-    write_table(folder / "metadata.csv", ("img_id", "img_filename", "y", "split", "place", "place_filename"), rows)
+    write_table(folder / "metadata.csv", BIRD_COLUMNS, rows)
+    return folder
+
+
+def published_table(folder: Path, swap: int = 0) -> Path:
+    """A table with the published counts; `swap` lines of train get the place of their neighbours. No images."""
+    rows = []
+    for number, split in enumerate(("train", "val", "test")):
+        for group, count in enumerate(WATERBIRDS[split].groups):
+            rows += [(number, group // 2, group % 2)] * count
+    rows = [(split, y, 1 - place) if line < swap else (split, y, place) for line, (split, y, place) in enumerate(rows)]
+    lines = [(line + 1, f"{line}.jpg", y, split, place, "x") for line, (split, y, place) in enumerate(rows)]
+    write_table(folder / "metadata.csv", BIRD_COLUMNS, lines)
     return folder
 
 
@@ -173,3 +191,25 @@ def celeba_lists(attributes: Mapping[str, Mapping[str, int]], splits: Mapping[st
         f"list_attr_celeba.{flavour}": "\n".join(lines) + "\n",
         f"list_eval_partition.{flavour}": "\n".join(divided) + "\n",
     }
+
+
+def mirror(folder: Path, *, struct: bool = True, files: Sequence[str] = MIRROR, split: bool = False, hub: bool = False) -> Path:
+    """Twelve images over the files, labels as in the other formats; columns as in a public mirror of Waterbirds."""
+    folder.mkdir(parents=True, exist_ok=True)
+    per_file = 12 // len(files)
+    for number, file in enumerate(files):
+        lines = range(number * per_file, (number + 1) * per_file)
+        data = [picture(line) for line in lines]
+        structs = pl.Series([{"bytes": one, "path": f"{line}.png"} for line, one in zip(lines, data, strict=True)])
+        columns: dict[str, Any] = {
+            "image": structs if struct else data,
+            "label": [LABELS[line] for line in lines],
+            "place": [PLACES[line] for line in lines],
+        }
+        if split:
+            columns["split"] = [("train", "validation", "test")[SPLITS[line]] for line in lines]
+        features = {"label": {"names": ["landbird", "waterbird"], "_type": "ClassLabel"}, "place": {"_type": "Value"}}
+        metadata = {"huggingface": json.dumps({"info": {"features": features}})} if hub else None
+        (folder / file).parent.mkdir(exist_ok=True)
+        pl.DataFrame(columns).write_parquet(folder / file, row_group_size=3, metadata=metadata)
+    return folder

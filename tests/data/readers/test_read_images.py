@@ -179,3 +179,13 @@ def test_a_member_that_was_appended_again_counts_once(tmp_path) -> None:
     images = read_images(image_sets.entry(reader="images", folder="bank.tar"), tmp_path).images
     assert len(images.names) == 12
     assert images.read(0) == DATA["n00/02.png"]
+
+
+def test_images_beside_archives_are_ambiguous(tmp_path, refused) -> None:
+    """An archive that lies beside what it unpacked to would be read in its place, and only part of it may be there."""
+    folder = as_folder(tmp_path / "bank")
+    write_tar(folder / "n00.tar", {"00.png": DATA["n00/00.png"]})
+    error = refused(reader="images", folder="bank")
+    assert "bank holds " in error.message
+    assert "12 images" in error.message
+    assert "1 .tar files" in error.message

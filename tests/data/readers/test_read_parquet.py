@@ -1,6 +1,5 @@
 """The reader `parquet`: mirrors as the Hugging Face hub holds them."""
 
-import json
 import tracemalloc
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,34 +9,11 @@ from typing import Any
 import image_sets
 import polars as pl
 import pytest
+from image_sets import MIRROR as NAMES
+from image_sets import mirror
 
 from anchored.data.parquet import ParquetImages, Row
 from anchored.data.readers.parquet import read_parquet
-
-NAMES = ("train-00000-of-00001.parquet", "validation-00000-of-00001.parquet", "test-00000-of-00001.parquet")
-
-
-def mirror(folder: Path, *, struct: bool = True, files: Sequence[str] = NAMES, split: bool = False, hub: bool = False) -> Path:
-    """Twelve images over the files, labels as in the other formats; columns as in a public mirror of Waterbirds."""
-    folder.mkdir(parents=True, exist_ok=True)
-    per_file = 12 // len(files)
-    for number, file in enumerate(files):
-        lines = range(number * per_file, (number + 1) * per_file)
-        data = [image_sets.picture(line) for line in lines]
-        structs = pl.Series([{"bytes": one, "path": f"{line}.png"} for line, one in zip(lines, data, strict=True)])
-        columns: dict[str, Any] = {
-            "image": structs if struct else data,
-            "label": [image_sets.LABELS[line] for line in lines],
-            "place": [image_sets.PLACES[line] for line in lines],
-        }
-        if split:
-            columns["split"] = [("train", "validation", "test")[image_sets.SPLITS[line]] for line in lines]
-        features = {"label": {"names": ["landbird", "waterbird"], "_type": "ClassLabel"}, "place": {"_type": "Value"}}
-        metadata = {"huggingface": json.dumps({"info": {"features": features}})} if hub else None
-        (folder / file).parent.mkdir(exist_ok=True)
-        pl.DataFrame(columns).write_parquet(folder / file, row_group_size=3, metadata=metadata)
-    return folder
-
 
 LAYOUTS = {
     "files": {},

@@ -1,29 +1,14 @@
 """The reader `waterbirds`: the released table, wherever it lies, with its published counts."""
 
 import shutil
-from pathlib import Path
 
 import image_sets
 import pytest
+from image_sets import BIRD_COLUMNS as COLUMNS
+from image_sets import published_table
 
 from anchored.data.readers.folder import read_waterbirds
-from anchored.data.readers.published import WATERBIRDS
 from anchored.errors import InputError
-
-COLUMNS = ("img_id", "img_filename", "y", "split", "place", "place_filename")
-
-
-def published_table(folder: Path, swap: int = 0) -> Path:
-    """A table with the published counts; `swap` lines of train get the place of their neighbours. No images."""
-    rows = []
-    for number, split in enumerate(("train", "val", "test")):
-        for group, count in enumerate(WATERBIRDS[split].groups):
-            rows += [(number, group // 2, group % 2)] * count
-    rows = [(split, y, 1 - place) if line < swap else (split, y, place) for line, (split, y, place) in enumerate(rows)]
-    image_sets.write_table(
-        folder / "metadata.csv", COLUMNS, [(i + 1, f"{i}.jpg", y, split, place, "x") for i, (split, y, place) in enumerate(rows)]
-    )
-    return folder
 
 
 def test_it_becomes_a_store_with_words_for_groups(tmp_path, packed) -> None:

@@ -1,5 +1,7 @@
 """Unlabelled images: a folder at any depth, zip and tar files, parquet files. All of them, or a number drawn by the seed."""
 
+import os
+import posixpath
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ import polars as pl
 from anchored.data import archives, parquet
 from anchored.data.encoded import Encoded, FolderImages, is_image
 from anchored.data.parquet import ParquetImages, Row
-from anchored.data.readers import locate, reading, tables
+from anchored.data.readers import reading, tables
 from anchored.data.readers.parquet import image_column
 from anchored.data.readers.reading import Reading
 from anchored.errors import InputError
@@ -29,25 +31,50 @@ def read_images(entry: Mapping[str, Any], root: Path) -> Reading:
         raise InputError(f"{where} is missing.", "place the images there, or correct `folder` in the configuration.")
 
     def choose(count: int) -> list[int]:
-        return _drawn(count, entry, where)
+        return draw(count, entry, where)
 
-    images = _format(where)(where, choose)
+    read, files = _format(where)
+    images = read(where, files, choose)
     return Reading(images, pl.DataFrame(), reading.general_facts(entry, where, where))
 
 
-def _format(where: Path) -> Callable[[Path, Choose], Encoded]:
+def draw(count: int, entry: Mapping[str, Any], where: Path) -> list[int]:
+    """Which of `count` images take part, in order: `limit` of them drawn by the seed, or all.
+
+    Raises:
+        InputError: there are fewer than `limit`, or none.
+    """
+    limit = entry["limit"]
+    if count < (limit or 1):
+        raise InputError(f"{where} holds {count} images, {limit or 1} are needed.", "check `folder` and `limit`.")
+    if not limit:
+        return list(range(count))
+    return np.sort(np.random.default_rng([entry["seed"]]).choice(count, size=limit, replace=False)).tolist()
+
+
+def _format(where: Path) -> tuple[Callable[[Path, list[str], Choose], Encoded], list[str]]:
+    """How `where` is read, and the names of its files of that kind, inside of it and sorted."""
     if where.is_file():
-        kinds = {".zip": _zip, ".tar": _tar, ".parquet": _parquet}
-        if where.suffix.lower() not in kinds:
+        suffix = where.suffix.lower()
+        if suffix not in _ARCHIVES:
             raise InputError(f"{where} is neither a folder nor a .zip, .tar or .parquet file.", "unpack compressed tar files.")
-        return kinds[where.suffix.lower()]
-    if locate.archives(where, ".tar"):
-        return _tar
-    return _parquet if locate.archives(where, ".parquet") else _folder
+        return _ARCHIVES[suffix], []
+    # One walk for all kinds: there may be a million files.
+    found: dict[str, list[str]] = {}
+    for folder, _, files in os.walk(where):
+        inside = os.path.relpath(folder, where)
+        for name in files:
+            kind = "images" if is_image(name) else os.path.splitext(name)[1].lower()
+            if kind == "images" or (kind in (".tar", ".parquet") and not name.startswith(".")):
+                found.setdefault(kind, []).append(posixpath.normpath(posixpath.join(inside, name)))
+    if len(found) > 1:
+        listed = ", ".join(f"{len(names)} {'images' if kind == 'images' else f'{kind} files'}" for kind, names in found.items())
+        raise InputError(f"{where} holds {listed}.", "a bank is one of these: name a folder or a file inside with `folder`.")
+    kind, names = next(iter(found.items()), ("images", []))
+    return _folder if kind == "images" else _ARCHIVES[kind], sorted(names)
 
 
-def _folder(where: Path, choose: Choose) -> Encoded:
-    names = sorted(path.relative_to(where).as_posix() for path in where.rglob("*") if is_image(path.name))
+def _folder(where: Path, names: list[str], choose: Choose) -> Encoded:
     chosen = [names[number] for number in choose(len(names))]
     outside = [name for name, leaves in zip(chosen, tables.leaving(where, chosen), strict=True) if leaves]
     if outside:
@@ -58,26 +85,26 @@ def _folder(where: Path, choose: Choose) -> Encoded:
     return FolderImages(where, chosen)
 
 
-def _zip(where: Path, choose: Choose) -> Encoded:
+def _zip(where: Path, _: list[str], choose: Choose) -> Encoded:
     archive = archives.open_zip(where)
     members = {member.filename: member for member in archives.zip_members(archive)}
     names = sorted(members)
     return archives.ZipImages(archive, [names[number] for number in choose(len(names))], members)
 
 
-def _tar(where: Path, choose: Choose) -> Encoded:
+def _tar(where: Path, files: list[str], choose: Choose) -> Encoded:
     places: dict[str, archives.Place] = {}
-    for file in locate.archives(where, ".tar"):
-        prefix = "" if file == where else f"{file.relative_to(where).as_posix()}/"
-        for name, place in archives.tar_members(file):
-            places[prefix + name] = place  # of a member that was appended again the last one counts, as tar itself has it
+    for file in files or [""]:
+        for name, place in archives.tar_members(where / file):
+            # Of a member that was appended again the last one counts, as when tar unpacks it.
+            places[f"{file}/{name}" if file else name] = place
     names = sorted(places)
     chosen = [names[number] for number in choose(len(names))]
     return archives.TarImages(where, chosen, [places[name] for name in chosen])
 
 
-def _parquet(where: Path, choose: Choose) -> Encoded:
-    files = locate.archives(where, ".parquet")
+def _parquet(where: Path, names: list[str], choose: Choose) -> Encoded:
+    files = [where / name for name in names] or [where]
     column = image_column(parquet.schema(files[0]), None, files[0])
     counts = [parquet.count(file) for file in files]
     for file in files[1:]:
@@ -90,11 +117,4 @@ def _parquet(where: Path, choose: Choose) -> Encoded:
     return ParquetImages(where, column, rows)
 
 
-def _drawn(count: int, entry: Mapping[str, Any], where: Path) -> list[int]:
-    """Numbers of the images that take part, in order."""
-    limit = entry["limit"]
-    if count < (limit or 1):
-        raise InputError(f"{where} holds {count} images, {limit or 1} are needed.", "check `folder` and `limit`.")
-    if not limit:
-        return list(range(count))
-    return np.sort(np.random.default_rng([entry["seed"]]).choice(count, size=limit, replace=False)).tolist()
+_ARCHIVES = {".zip": _zip, ".tar": _tar, ".parquet": _parquet}

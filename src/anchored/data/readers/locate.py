@@ -124,6 +124,8 @@ def watched(entry: Mapping[str, Any], root: Path) -> list[Path]:
     """The lists and archives that an entry is read from, as far as they exist: what a command looks at before it says "nothing to
     do". Image files of a folder are left out: there may be a million of them.
     """
+    if "of" in entry:
+        return watched(entry["of"], root)
     folder = root / str(entry.get("folder"))
     try:
         match entry["reader"]:

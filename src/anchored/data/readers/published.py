@@ -34,11 +34,16 @@ _HINT = (
 )
 
 
+def is_published(table: Mapping[str, Published], found: Counts) -> bool:
+    """Whether the group counts of every split are the published ones."""
+    return all(_counts(found, split) == published.groups for split, published in table.items())
+
+
 def check_groups(name: str, table: Mapping[str, Published], found: Counts) -> None:
     """Raises InputError with both histograms where the group counts of a split are not the published ones."""
     differing = []
     for split, published in table.items():
-        counts = tuple(found.get(split, {}).get(group, 0) for group in range(4))
+        counts = _counts(found, split)
         if counts != published.groups:
             differing.append(f"{split} {_slashes(counts)}, published {_slashes(published.groups)} ({published.source})")
     if differing:
@@ -54,6 +59,10 @@ def check_totals(name: str, table: Mapping[str, Published], found: Counts) -> No
             differing.append(f"{split} {total}, published {expected} ({published.source})")
     if differing:
         raise InputError(f"numbers of images are not those of {name}: {'; '.join(differing)}.", _HINT)
+
+
+def _counts(found: Counts, split: str) -> tuple[int, ...]:
+    return tuple(found.get(split, {}).get(group, 0) for group in range(4))
 
 
 def _slashes(counts: tuple[int, ...]) -> str:

@@ -60,7 +60,7 @@ class Table:
 
 
 def read_csv(path: Path) -> pl.DataFrame:
-    """A CSV file as text: cells stripped of spaces, null where empty, the column LINE.
+    """A CSV file as text: cells stripped of spaces, null where empty, the column LINE; empty lines are left out.
 
     Raises:
         InputError: it is missing, no UTF-8, no CSV, has a column twice, or no lines.
@@ -105,9 +105,10 @@ def parse_csv(text: str, path: Path) -> pl.DataFrame:
         table = pl.read_csv(io.BytesIO(text.encode()), infer_schema=False).rename(str.strip)
     except (pl.exceptions.PolarsError, csv.Error) as error:
         raise InputError(f"{path} is no readable CSV: {str(error).splitlines()[0].rstrip('.')}.", _CORRECT) from error
-    if table.is_empty():
+    numbered = tidy(table).with_row_index(LINE, offset=2).filter(~pl.all_horizontal(pl.exclude(LINE).is_null()))
+    if numbered.is_empty():
         raise InputError(f"{path} has no lines.", _CORRECT)
-    return tidy(table).with_row_index(LINE, offset=2)
+    return numbered
 
 
 def tidy(table: pl.DataFrame) -> pl.DataFrame:
