@@ -203,7 +203,7 @@ def test_no_photograph_of_a_place_is_in_two_splits(cut_outs: str):
     parts = small_parts()
     made = list(scenes(list(parts), parts, SMALL.model_copy(update={"cut_outs": cut_outs})))
     photos = [{scene.place_filename for scene in made if scene.split == split} for split in range(3)]
-    assert not (photos[0] & photos[1] or photos[0] & photos[2] or photos[1] & photos[2])
+    assert not any(photos[one] & photos[other] for one, other in ((0, 1), (0, 2), (1, 2)))
     birds = [{scene.bird for scene in made if scene.split == split} for split in range(3)]
     assert birds[0] == ({"landbird-train", "waterbird-train"} if cut_outs == "disjoint" else birds[1] | birds[2])
 
