@@ -10,7 +10,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from anchored.plan.config import Backbone, Config
+from anchored.plan.config import Config
 from anchored.plan.expand import expand
 from anchored.plan.read import read_config
 
@@ -142,9 +142,9 @@ def test_weights_of_timm_bring_their_size_and_statistics(birds, run_cli, monkeyp
     assert backbone["mean"] == [0.485, 0.456, 0.406]
     assert values["datasets"]["my-birds"]["size"] == 224
     arms = config.experiments["my-birds"].arms.present()
-    heads = "head" in Backbone.model_fields
-    assert ("ewc" in arms) == ("fims" in values) == ("my-birds-bank" in values["datasets"]) == heads
-    assert {"erm", "linear-probe", "freeze", "l2sp"} <= arms.keys()
+    assert backbone["head"]["from"] == "trained"
+    assert backbone["head"]["bank"] == values["fims"]["dino"]["bank"] == "my-birds-bank"
+    assert {"erm", "linear-probe", "freeze", "l2sp", "ewc"} <= arms.keys()
     expand(config)
     done = run_cli("init", "My Birds", "--backbone", "vit_small_patch16_224.dyno", "--out", "other.yaml")
     assert done.code == 2

@@ -13,7 +13,7 @@ from anchored.data.readers.inspect import Found, inspect
 from anchored.errors import ConfigError
 from anchored.files import write_text
 from anchored.plan.compile import summary
-from anchored.plan.config import Backbone, Config
+from anchored.plan.config import Config
 from anchored.plan.expand import expand
 
 # Side of the images of the backbone that is trained here: a minute a pre-training on a CPU.
@@ -72,7 +72,6 @@ def init(folder: Path, *, backbone: str | None, out: Path | None, root: Path) ->
 def configuration(found: Found, name: str, model: Pretrained | None, folder: str) -> str:
     """The text of a configuration for a dataset: `folder` is how it names the data."""
     train, bank = found.splits["train"], f"{name}-bank"
-    head = model is None or "head" in Backbone.model_fields
     size = model.side if model else _TINY
     keys = {**{key: value for key, value in found.entry.items() if key != "folder"}, "folder": folder, "size": size}
     order = ["reader", "folder", *(key for key in keys if key not in ("reader", "folder", "size")), "size"]
@@ -81,12 +80,12 @@ def configuration(found: Found, name: str, model: Pretrained | None, folder: str
     parts = [
         _header(found, name),
         f"datasets:\n  {name}:\n{entry}",
-        _bank(name, bank, train, size, model) if head else "",
+        _bank(name, bank, train, size, model),
         _imported(backbone, bank, model) if model else _tiny(backbone, name, bank, train),
-        _fim(backbone, bank, train, model) if head else "",
-        _experiment(found, name, backbone, train, model, head),
+        _fim(backbone, bank, train, model),
+        _experiment(found, name, backbone, train, model),
     ]
-    return "\n".join(part for part in parts if part)
+    return "\n".join(parts)
 
 
 def _header(found: Found, name: str) -> str:
@@ -131,20 +130,18 @@ backbones:
 
 
 def _imported(backbone: str, bank: str, model: Pretrained) -> str:
-    head = f"""
-    # The SSL loss that the Fisher is of: weights of timm come without their projection head, so one is trained on the frozen trunk.
-    head:
-      bank: {bank}
-      from: trained
-      views: {_views(model)}""" if "head" in Backbone.model_fields else """
-    # Without a projection head it has no SSL loss and so no Fisher: the arm ewc is left out, l2sp takes its place."""
     return f"""\
 backbones:
   {backbone}:
     architecture: {{family: timm, name: {json.dumps(model.name)}}}
     weights: {{timm: true}}  # needs a network on the first run
     mean: {json.dumps(model.mean)}
-    std: {json.dumps(model.std)}{head}
+    std: {json.dumps(model.std)}
+    # The SSL loss that the Fisher is of: weights of timm come without their projection head, so one is trained on the frozen trunk.
+    head:
+      bank: {bank}
+      from: trained
+      views: {_views(model)}
 """
 
 
@@ -163,14 +160,12 @@ def _views(model: Pretrained) -> str:
     return f"{{recipe: dino, global_size: {model.side}, local_crops: 0}}"
 
 
-def _experiment(found: Found, name: str, backbone: str, train: int, model: Pretrained | None, head: bool) -> str:
+def _experiment(found: Found, name: str, backbone: str, train: int, model: Pretrained | None) -> str:
     rates, reference = ("1.0e-6, 1.0e-5, 3.0e-5, 1.0e-4", "1.0e-5") if model else ("1.0e-5, 1.0e-4, 1.0e-3, 3.0e-3", "1.0e-3")
     epochs = min(max(round(40_000 / train), 2), 8)
     batch = 64 if train >= 640 else 16
     more = "precision: bf16, head_lr: 1.0e-3" if model else "head_lr: 1.0e-2"
     anchored = f"{{lr: [{reference}], strength: [0.1, 1.0, 10.0, 100.0]}}"
-    ewc = f"\n      ewc: {anchored}" if head else ""
-    fim = "\n    fim: dino" if head else ""
     small = min(found.histogram["test"].values())
     title = f"{_one_line(found.source)}, {model.name if model else 'tiny ResNet trained on its training images'}"
     return f"""\
@@ -178,7 +173,8 @@ experiments:
   {name}:
     title: {json.dumps(title, ensure_ascii=False)}
     dataset: {name}
-    backbone: {backbone}{fim}
+    backbone: {backbone}
+    fim: dino
     replicates: 5  # seeds; the smallest test group has {small} images, whose chance more seeds do not lessen
     training: {{epochs: {epochs}, batch: {batch}, {more}, save_models: false}}
     reference_lr: {reference}
@@ -187,7 +183,8 @@ experiments:
       erm: {{lr: [{rates}]}}
       linear-probe: {{c: [1.0e-3, 1.0e-2, 1.0e-1, 1.0]}}
       freeze: {{stages: [1], lr: [{rates}]}}
-      l2sp: {anchored}{ewc}
+      l2sp: {anchored}
+      ewc: {anchored}
 """
 
 
