@@ -106,7 +106,14 @@ class _Files(Section):
     squashes the whole image."""
 
 
-class _Published(_Files):
+class _Grouped(_Files):
+    """Labelled images in files."""
+
+    unseen_groups: bool = False
+    """Accept groups that val or test have and train lacks."""
+
+
+class _Published(_Grouped):
     """A dataset with published group counts."""
 
     convention: Convention = "group-dro"
@@ -116,7 +123,7 @@ class _Published(_Files):
     false for a subset."""
 
 
-class _Labelled(_Files):
+class _Labelled(_Grouped):
     """Images with a table whose columns and labels are the user's."""
 
     image: str | None = None
@@ -131,8 +138,6 @@ class _Labelled(_Files):
     """Readable names of the classes, in the order of their numbers; the labels themselves where it is left out."""
     attributes: tuple[str, ...] | None = None
     """Readable names of the attribute's values, likewise."""
-    unseen_groups: bool = False
-    """Accept groups that val or test have and train lacks."""
 
 
 class Waterbirds(_Published):

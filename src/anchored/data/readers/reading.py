@@ -101,12 +101,28 @@ def own_labels(
         _named(entry["attributes"] or _known(known, "attribute", attributes), attributes, roles.get("attribute", ""), "attributes",
                table.where),
     )  # fmt: skip
-    if not entry["unseen_groups"]:
-        _require_seen(columns, names, table.where)
+    require_seen(entry, columns, names, table.where)
     facts: dict[str, Any] = {"classes": _numbered(classes), "group_names": names}
     if "attribute" in roles:
         facts["attributes"] = _numbered(attributes)
     return columns, facts
+
+
+def require_seen(entry: Mapping[str, Any], columns: pl.DataFrame, names: Mapping[str, str], where: Path) -> None:
+    """Raises InputError where val or test have groups that train lacks, unless the plan's entry accepts it."""
+    if entry["unseen_groups"]:
+        return
+    found = histogram(columns)
+    unseen = {
+        group: ", ".join(f"{split} {found[split][group]}" for split in ("val", "test") if group in found[split])
+        for group in sorted({*found["val"], *found["test"]} - set(found["train"]))
+    }
+    if unseen:
+        listed = "; ".join(f"{names[str(group)]} ({sizes})" for group, sizes in list(unseen.items())[:3])
+        raise InputError(
+            f"{where}: train has no images of {len(unseen)} of the {len(set().union(*found.values()))} groups: {listed}.",
+            "a misspelt label looks like this. If it is meant so, set `unseen_groups: true`.",
+        )
 
 
 def group_names(classes: Sequence[str], attributes: Sequence[str]) -> dict[str, str]:
@@ -147,18 +163,3 @@ def _known(known: Mapping[str, Sequence[str]] | None, role: str, labels: Sequenc
 
 def _numbered(labels: Sequence[str]) -> dict[str, str]:
     return {str(number): label for number, label in enumerate(labels)}
-
-
-def _require_seen(columns: pl.DataFrame, names: Mapping[str, str], where: Path) -> None:
-    found = histogram(columns)
-    unseen = {
-        group: ", ".join(f"{split} {found[split][group]}" for split in ("val", "test") if group in found[split])
-        for group in sorted({*found["val"], *found["test"]} - set(found["train"]))
-    }
-    if unseen:
-        listed = "; ".join(f"{names[str(group)]} ({sizes})" for group, sizes in list(unseen.items())[:3])
-        raise InputError(
-            f"{where}: train has no images of {len(unseen)} of the {len({*found['val'], *found['test'], *found['train']})} groups: "
-            f"{listed}.",
-            "a misspelt label looks like this. If it is meant so, set `unseen_groups: true`.",
-        )
