@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from anchored.plan.base import Count, Fraction, FractionRange, Identifier, NonNegative, Positive, Section
-from anchored.plan.preprocessing import Convention
+from anchored.plan.preprocessing import Convention, Kind
 
 
 class Scene(Section):
@@ -138,6 +138,8 @@ class _Labelled(_Grouped):
     """Readable names of the classes, in the order of their numbers; the labels themselves where it is left out."""
     attributes: tuple[str, ...] | None = None
     """Readable names of the attribute's values, likewise."""
+    faces: bool = False
+    """Cut images as the convention cuts aligned faces: for other copies of CelebA."""
 
 
 class Waterbirds(_Published):
@@ -203,6 +205,8 @@ class ImageFolder(_Files):
 
     reader: Literal["images"]
     """Names the kind of dataset."""
+    faces: bool = False
+    """Cut images as the convention cuts aligned faces: for other copies of CelebA."""
     limit: Count | None = None
     """Number of images, drawn by the dataset's seed; all where it is left out. The index lists them with their digests."""
 
@@ -239,6 +243,11 @@ LABELLED_FILES = (Waterbirds, Celeba, Folder, Parquet)
 Dataset = Annotated[
     DigitScenes | DigitBank | Waterbirds | Celeba | Folder | Parquet | ImageFolder | TrainingImages, Field(discriminator="reader")
 ]
+
+
+def kind(dataset: Section) -> Kind:
+    """What a dataset's images show: conventions treat faces in another way."""
+    return "faces" if isinstance(dataset, Celeba) or getattr(dataset, "faces", False) else "scenes"
 
 
 def multi_label(dataset: Section) -> bool:

@@ -11,7 +11,7 @@ from anchored.files import value_digest
 from anchored.plan.arms import ANCHORED_ARMS, Ewc, configurations, grid
 from anchored.plan.base import Section
 from anchored.plan.config import Config, Experiment
-from anchored.plan.datasets import BANKS, Celeba, DigitBank, TrainingImages
+from anchored.plan.datasets import BANKS, DigitBank, TrainingImages, kind
 from anchored.plan.load import SCHEMA, Plan
 from anchored.plan.naming import configuration_label, copy_names, derive_seed
 from anchored.plan.preprocessing import transform
@@ -61,7 +61,7 @@ def _dataset(dataset: Section) -> dict[str, Any]:
 
 
 def _transform(entry: dict[str, Any], dataset: Section) -> list[dict[str, Any]]:
-    return transform(entry["convention"], "faces" if isinstance(dataset, Celeba) else "scenes", entry["size"])
+    return transform(entry["convention"], kind(dataset), entry["size"])
 
 
 def _backbones(config: Config) -> dict[str, Any]:

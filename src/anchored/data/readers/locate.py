@@ -9,7 +9,6 @@ from typing import Any
 from anchored.errors import InputError
 
 METADATA = "metadata.csv"
-SOURCE = "SOURCE.json"
 # The folders that the archives of group DRO and of WILDS unpack to.
 _WATERBIRDS = ("waterbird_complete95_forest2water2", "waterbirds_v1.0")
 _LISTS = ("list_attr_celeba", "list_eval_partition")
@@ -30,6 +29,11 @@ class CelebaFiles:
     attributes: Path
     partition: Path
     images: Path
+
+
+def source_file(place: Path) -> Path:
+    """Where the maker of a folder, or of a file, says what it is."""
+    return place.with_name(f"{place.name}.source.json") if place.is_file() else place / "SOURCE.json"
 
 
 def require_folder(folder: Path) -> None:
@@ -131,18 +135,18 @@ def watched(entry: Mapping[str, Any], root: Path) -> list[Path]:
         match entry["reader"]:
             case "waterbirds":
                 home = waterbirds_folder(folder)
-                found = [home / METADATA, home / SOURCE]
+                found = [home / METADATA, source_file(home)]
             case "celeba" if zipfile.is_zipfile(folder):
-                found = [folder]
+                found = [folder, source_file(folder)]
             case "celeba":
                 files = celeba_files(folder)
-                found = [files.attributes, files.partition, files.images, folder / SOURCE]
+                found = [files.attributes, files.partition, files.images, source_file(folder)]
             case "folder":
-                found = [folder / METADATA, folder / SOURCE]
+                found = [folder / METADATA, source_file(folder)]
             case "parquet":
-                found = [*archives(folder, ".parquet"), folder / SOURCE]
+                found = [*archives(folder, ".parquet"), source_file(folder)]
             case "images":
-                found = [folder, folder / SOURCE, *_archives(folder)]
+                found = [folder, source_file(folder), *_archives(folder)]
             case _:
                 found = []
     except (InputError, OSError):

@@ -15,6 +15,8 @@ from anchored.errors import InputError
 
 # Labels and groups are stored in 16 bits.
 _MOST_GROUPS = 1 << 15
+# Labels that say nothing without the name of their column.
+_TRUTHS = ("true", "false")
 
 
 @dataclass(frozen=True)
@@ -143,9 +145,9 @@ def histogram_lines(columns: pl.DataFrame, names: Mapping[str, str], most: int =
 
 
 def _named(given: Sequence[str] | None, labels: list[str], column: str, key: str, where: Path) -> list[str]:
-    """Readable names of labels: those of the configuration, the labels themselves, or COLUMN=LABEL for numbers."""
+    """Readable names of labels: those of the configuration, the labels themselves, or COLUMN=LABEL for numbers and truths."""
     if given is None:
-        return [f"{column}={label}" if tables.is_number(label) else label for label in labels]
+        return [f"{column}={label}" if tables.is_number(label) or label in _TRUTHS else label for label in labels]
     if len(given) != len(labels):
         shown = ", ".join(labels[:8]) + (", ..." if len(labels) > 8 else "")
         raise InputError(
