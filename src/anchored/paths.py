@@ -7,8 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SOURCE = "SOURCE.json"
-"""What a folder of data is and where it came from (data/provenance.py); FILE + SOURCE_OF_FILE tells it of a file."""
 SOURCE_OF_FILE = ".source.json"
+
+
+def source_file(place: Path) -> Path:
+    """Where the maker of a folder, or of a file, says what it is and where it came from (data/provenance.py)."""
+    return place / SOURCE if place.is_dir() else place.with_name(place.name + SOURCE_OF_FILE)
 
 
 @dataclass(frozen=True)

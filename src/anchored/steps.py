@@ -7,7 +7,7 @@ graphs with each other; both take inputs, outputs and code from here.
 from pathlib import Path
 
 from anchored.data.readers.locate import watched
-from anchored.paths import SOURCE_OF_FILE, Paths
+from anchored.paths import Paths, source_file
 from anchored.plan.load import Plan, lookup
 
 PACKAGE = Path(__file__).parent
@@ -119,7 +119,7 @@ def foreign_inputs(kind: str, name: str, plan: Plan, paths: Paths) -> list[Path]
         return watched(entry, paths.root)
     if (entry.get("weights") or {}).get("checkpoint"):
         weights = paths.root / entry["weights"]["checkpoint"]
-        return [weights, weights.with_name(weights.name + SOURCE_OF_FILE)]
+        return [weights, source_file(weights)]
     return []
 
 

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from anchored.errors import InputError
 from anchored.files import file_digest, write_json
-from anchored.paths import SOURCE, SOURCE_OF_FILE
+from anchored.paths import SOURCE, source_file
 
 _Text = Annotated[str, Field(min_length=1)]
 _HINT = 'it holds {"schema": 1, "name": ..., "version": ..., "licences": [...], "note": ...}; correct it or fetch the source again.'
@@ -38,11 +38,6 @@ class Provenance(BaseModel):
     """What a reader of a table must know of this source; may be empty."""
     files: dict[str, str] = Field(default_factory=dict)
     """Name -> SHA-256."""
-
-
-def source_file(path: Path) -> Path:
-    """Where the provenance of a folder, or of a file, lies."""
-    return path / SOURCE if path.is_dir() else path.with_name(path.name + SOURCE_OF_FILE)
 
 
 def write_source(

@@ -12,6 +12,7 @@ import polars as pl
 from anchored.data import digitscenes
 from anchored.data.encoded import digests
 from anchored.data.readers.catalogue import READERS
+from anchored.data.readers.origin import require_listed
 from anchored.data.readers.reading import histogram_lines
 from anchored.data.store import Layer, write_store
 from anchored.paths import Paths
@@ -59,6 +60,7 @@ def _from_files(entry: Mapping[str, Any], root: Path, facts: dict[str, Any]) -> 
     images, columns = reading.images, reading.columns
     files = {"path": pl.Series(images.names, dtype=pl.String), "sha256": pl.Series(digests(images), dtype=pl.String)}
     index = pl.concat([_rows(len(images.names)), columns], how="horizontal").with_columns(**files)
+    require_listed(images.where, dict(index.select("path", "sha256").iter_rows()))
     if "group" in index.columns:
         for line in histogram_lines(index, reading.facts["group_names"]):
             log.info("%s", line)

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from anchored.plan.base import Count, Fraction, FractionRange, Identifier, NonNegative, Positive, Section
-from anchored.plan.preprocessing import Convention, Storage
+from anchored.plan.preprocessing import Convention, Kind, Storage
 
 
 class Scene(Section):
@@ -109,7 +109,14 @@ class _Files(Section):
     for each image that is read. The pixels, and with them all results, are the same."""
 
 
-class _Published(_Files):
+class _Grouped(_Files):
+    """Labelled images in files."""
+
+    unseen_groups: bool = False
+    """Accept groups that val or test have and train lacks."""
+
+
+class _Published(_Grouped):
     """A dataset with published group counts."""
 
     convention: Convention = "group-dro"
@@ -119,7 +126,7 @@ class _Published(_Files):
     false for a subset."""
 
 
-class _Labelled(_Files):
+class _Labelled(_Grouped):
     """Images with a table whose columns and labels are the user's."""
 
     image: str | None = None
@@ -134,8 +141,8 @@ class _Labelled(_Files):
     """Readable names of the classes, in the order of their numbers; the labels themselves where it is left out."""
     attributes: tuple[str, ...] | None = None
     """Readable names of the attribute's values, likewise."""
-    unseen_groups: bool = False
-    """Accept groups that val or test have and train lacks."""
+    faces: bool = False
+    """Cut images as the convention cuts aligned faces: for other copies of CelebA."""
 
 
 class Waterbirds(_Published):
@@ -201,6 +208,8 @@ class ImageFolder(_Files):
 
     reader: Literal["images"]
     """Names the kind of dataset."""
+    faces: bool = False
+    """Cut images as the convention cuts aligned faces: for other copies of CelebA."""
     limit: Count | None = None
     """Number of images, drawn by the dataset's seed; all where it is left out. The index lists them with their digests."""
 
@@ -239,6 +248,11 @@ LABELLED_FILES = (Waterbirds, Celeba, Folder, Parquet)
 Dataset = Annotated[
     DigitScenes | DigitBank | Waterbirds | Celeba | Folder | Parquet | ImageFolder | TrainingImages, Field(discriminator="reader")
 ]
+
+
+def kind(dataset: Section) -> Kind:
+    """What a dataset's images show: conventions treat faces in another way."""
+    return "faces" if isinstance(dataset, Celeba) or getattr(dataset, "faces", False) else "scenes"
 
 
 def multi_label(dataset: Section) -> bool:

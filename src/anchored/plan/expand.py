@@ -12,10 +12,10 @@ from anchored.files import value_digest
 from anchored.plan.arms import ANCHORED_ARMS, Ewc, configurations, grid
 from anchored.plan.base import Section
 from anchored.plan.config import Backbone, Config, Experiment
-from anchored.plan.datasets import BANKS, Celeba, DigitBank, TrainingImages
+from anchored.plan.datasets import BANKS, DigitBank, TrainingImages, kind
 from anchored.plan.load import SCHEMA, Plan
 from anchored.plan.naming import configuration_label, copy_names, derive_seed
-from anchored.plan.preprocessing import Kind, augmentation, transform
+from anchored.plan.preprocessing import augmentation, transform
 
 # Inputs of the tiny networks, whose images have no published statistics.
 _MEAN, _STD = [0.5, 0.5, 0.5], [0.25, 0.25, 0.25]
@@ -65,12 +65,7 @@ def _dataset(dataset: Section) -> dict[str, Any]:
 
 
 def _transform(entry: dict[str, Any], dataset: Section) -> list[dict[str, Any]]:
-    return transform(entry["convention"], _kind(dataset), entry["size"])
-
-
-def _kind(dataset: Section) -> Kind:
-    """What a dataset's images show: conventions treat faces in another way."""
-    return "faces" if isinstance(dataset, Celeba) else "scenes"
+    return transform(entry["convention"], kind(dataset), entry["size"])
 
 
 def _backbones(config: Config) -> dict[str, Any]:
@@ -205,7 +200,7 @@ def _cells(config: Config) -> dict[str, Any]:
 def _training(config: Config, experiment: Experiment) -> dict[str, Any]:
     entry = _dump(experiment.training)
     # The steps in place of their name, and nothing where there are none.
-    steps = augmentation(entry.pop("augmentation"), _kind(config.datasets[experiment.dataset]))
+    steps = augmentation(entry.pop("augmentation"), kind(config.datasets[experiment.dataset]))
     if entry["frozen_stages"] is None:
         del entry["frozen_stages"]
     return entry | ({"augmentation": steps} if steps else {})

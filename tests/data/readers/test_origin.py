@@ -7,6 +7,8 @@ import image_sets
 import pytest
 
 from anchored.data.readers.origin import preprocessing
+from anchored.errors import InputError
+from anchored.files import file_digest
 
 SOURCE = {"schema": 1, "name": "PaintBirds", "version": "2", "licences": ["GPL-2.0-or-later", "CC0-1.0"], "note": "34 cut-outs."}
 
@@ -18,9 +20,35 @@ def birds(tmp_path: Path) -> Path:
 
 def test_what_the_maker_says_is_copied(birds, packed) -> None:
     """A table made with drawn birds must not be read as one of Waterbirds."""
-    (birds / "SOURCE.json").write_text(json.dumps(SOURCE | {"files": {"a.png": "ab12"}, "made_from": "x"}))
+    (birds / "SOURCE.json").write_text(json.dumps(SOURCE | {"made_from": "x"}))
     manifest = packed(reader="waterbirds", folder="birds", published=False).manifest
     assert manifest["source"] == {key: value for key, value in SOURCE.items() if key != "schema"}
+
+
+def test_files_that_the_maker_lists_must_be_there_as_they_were(birds, packed, refused) -> None:
+    """A changed folder under the maker's name would give tables of the maker's dataset."""
+    names = ["metadata.csv", "000.Species/0.jpg", "001.Species/1.jpg"]
+    files = {name: file_digest(birds / name) for name in names}
+    (birds / "SOURCE.json").write_text(json.dumps(SOURCE | {"files": files | {"archive.tar.gz": "0" * 64}, "made_with": "x"}))
+    (birds / "001.Species" / "1.jpg").write_bytes(image_sets.picture(7, "JPEG"))
+    error = refused(reader="waterbirds", folder="birds", published=False)
+    assert error.message.endswith("birds: 1 files are not those that SOURCE.json lists: 001.Species/1.jpg.")
+    assert "remove SOURCE.json: it is another dataset" in error.hint
+    (birds / "001.Species" / "1.jpg").write_bytes(image_sets.picture(1, "JPEG"))
+    source = packed(reader="waterbirds", folder="birds", published=False).manifest["source"]
+    assert source["name"] == "PaintBirds"
+    assert len(source["digest"]) == 64
+    assert "files" not in source
+    (birds / "metadata.csv").write_text((birds / "metadata.csv").read_text() + "\n")
+    with pytest.raises(InputError, match=r"1 files are not those that SOURCE.json lists: metadata.csv"):
+        packed(reader="waterbirds", folder="birds", published=False)
+
+
+def test_an_archive_has_its_description_beside_it(tmp_path, packed) -> None:
+    path = image_sets.celeba(tmp_path / "faces", images="whole")
+    (path.parent / "archive.zip.source.json").write_text(json.dumps(SOURCE | {"name": "AvatarAttrs"}))
+    manifest = packed(reader="celeba", folder="faces/archive.zip", published=False).manifest
+    assert manifest["source"]["name"] == "AvatarAttrs"
 
 
 def test_a_changed_source_is_noticed(birds, packed) -> None:
@@ -36,6 +64,7 @@ def test_a_changed_source_is_noticed(birds, packed) -> None:
         ({"schema": 2}, "SOURCE.json: schema: Input should be 1."),
         ({"name": ""}, "SOURCE.json: name: String should have at least 1 character."),
         ({"licences": "CC0-1.0"}, "SOURCE.json: licences: "),
+        ({"files": ["a.png"]}, "SOURCE.json: files: Input should be a valid dictionary."),
     ],
 )
 def test_a_wrong_key_is_named(birds, refused, change, sentence) -> None:

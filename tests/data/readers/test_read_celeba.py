@@ -37,9 +37,11 @@ def test_every_layout_gives_the_same_store(tmp_path, packed, flavour, images) ->
         assert np.array_equal(store.packed[line], expected)
 
 
-def test_any_pair_of_attributes_can_be_chosen(tmp_path, packed) -> None:
+def test_any_pair_of_attributes_can_be_chosen(tmp_path, packed, refused) -> None:
     image_sets.celeba(tmp_path / "faces")
-    store = packed(reader="celeba", folder="faces", target="Male", attribute="Young", published=False)
+    message = refused(reader="celeba", folder="faces", target="Male", attribute="Young", published=False).message
+    assert "train has no images of 1 of the 4 groups: Male, not Young (test 1)." in message
+    store = packed(reader="celeba", folder="faces", target="Male", attribute="Young", published=False, unseen_groups=True)
     expected = [(int(face["Male"] == 1), int(face["Young"] == 1)) for face in image_sets.faces().values()]
     assert list(store.index.select("y", "a").iter_rows()) == expected
     assert store.manifest["classes"] == {"0": "not Male", "1": "Male"}
@@ -108,7 +110,8 @@ def test_counts_are_checked_against_the_published_ones(tmp_path, refused, monkey
     ones = dict.fromkeys(("train", "val", "test"), published.Published((1, 1, 1, 1), "this test"))
     monkeypatch.setattr(published, "BLOND_MALE", ones)
     for target in ("Blond_Hair", "Young", "all"):
-        found = celeba.read_celeba(image_sets.entry(reader="celeba", folder="faces", target=target), tmp_path)
+        entry = image_sets.entry(reader="celeba", folder="faces", target=target, unseen_groups=True)
+        found = celeba.read_celeba(entry, tmp_path)
         assert found.facts["source"]["name"].startswith("CelebA (group counts as published)") == (target == "Blond_Hair")
 
 

@@ -58,6 +58,23 @@ def test_names_that_the_hub_keeps_are_used(tmp_path) -> None:
     assert found.facts["group_names"]["0"] == "a, place=0"
 
 
+def test_a_mirror_of_celeba_is_read_like_it(tmp_path) -> None:
+    """Attributes as true and false, and the convention's cut of faces: without `faces` it would be another dataset."""
+    folder = mirror(tmp_path / "faces")
+    for file in folder.iterdir():
+        truths = [(pl.col("label") == 1).alias("Blond_Hair"), (pl.col("place") == 1).alias("Male")]
+        change(file, *truths, drop=["label", "place"])
+    entry = image_sets.entry(
+        reader="parquet", folder="faces", label="Blond_Hair", attribute="Male", faces=True, convention="group-dro", size=224
+    )
+    assert entry["transform"] == image_sets.entry(reader="celeba", folder="faces", size=224)["transform"]
+    found = read_parquet(entry, tmp_path)
+    assert found.facts["group_names"]["1"] == "Blond_Hair=false, Male=true"
+    assert sorted(zip(found.columns["split"], found.columns["group"], strict=True)) == sorted(
+        (split, group) for split in ("train", "val", "test") for group in range(4)
+    )
+
+
 def change(path: Path, *expressions: pl.Expr, drop: Sequence[str] = ()) -> None:
     pl.read_parquet(path).with_columns(*expressions).drop(drop).write_parquet(path)
 

@@ -64,6 +64,8 @@ def read_celeba(entry: Mapping[str, Any], root: Path) -> Reading:
         whole = (entry["target"], entry["attribute"]) == ("Blond_Hair", "Male")
         (published.check_groups if whole else published.check_totals)("CelebA", published.BLOND_MALE, counts)
         counted = f"CelebA ({'group counts' if whole else 'numbers of images'} as published)"
+    if "group_names" in facts:
+        reading.require_seen(entry, columns, facts["group_names"], table.where)
     images = _images(parts, table)
     return Reading(images, columns, facts | reading.general_facts(entry, parts.folder, given, counted))
 

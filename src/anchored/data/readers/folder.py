@@ -60,6 +60,7 @@ def read_waterbirds(entry: Mapping[str, Any], root: Path) -> Reading:
         "attributes": {"0": _PLACES[0], "1": _PLACES[1]},
         "group_names": {str(2 * y + a): f"{bird} on {place}" for y, bird in enumerate(_BIRDS) for a, place in enumerate(_PLACES)},
     }
+    reading.require_seen(entry, columns, facts["group_names"], path)
     images = FolderImages(folder, frame["img_filename"].to_list())
     counted = "Waterbirds (group counts as published)" if entry["published"] else ""
     return Reading(images, columns, facts | reading.general_facts(entry, folder, given, counted))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from anchored.errors import InputError
-from anchored.paths import SOURCE
+from anchored.paths import source_file
 
 METADATA = "metadata.csv"
 # The folders that the archives of group DRO and of WILDS unpack to.
@@ -131,18 +131,18 @@ def watched(entry: Mapping[str, Any], root: Path) -> list[Path]:
         match entry["reader"]:
             case "waterbirds":
                 home = waterbirds_folder(folder)
-                found = [home / METADATA, home / SOURCE]
+                found = [home / METADATA, source_file(home)]
             case "celeba" if zipfile.is_zipfile(folder):
-                found = [folder]
+                found = [folder, source_file(folder)]
             case "celeba":
                 files = celeba_files(folder)
-                found = [files.attributes, files.partition, files.images, folder / SOURCE]
+                found = [files.attributes, files.partition, files.images, source_file(folder)]
             case "folder":
-                found = [folder / METADATA, folder / SOURCE]
+                found = [folder / METADATA, source_file(folder)]
             case "parquet":
-                found = [*archives(folder, ".parquet"), folder / SOURCE]
+                found = [*archives(folder, ".parquet"), source_file(folder)]
             case "images":
-                found = [folder, folder / SOURCE, *_archives(folder)]
+                found = [folder, source_file(folder), *_archives(folder)]
             case _:
                 found = []
     except (InputError, OSError):

@@ -15,6 +15,8 @@ from anchored.errors import InputError
 
 # Labels and groups are stored in 16 bits.
 _MOST_GROUPS = 1 << 15
+# Labels that say nothing without the name of their column.
+_TRUTHS = ("true", "false")
 
 
 @dataclass(frozen=True)
@@ -101,12 +103,28 @@ def own_labels(
         _named(entry["attributes"] or _known(known, "attribute", attributes), attributes, roles.get("attribute", ""), "attributes",
                table.where),
     )  # fmt: skip
-    if not entry["unseen_groups"]:
-        _require_seen(columns, names, table.where)
+    require_seen(entry, columns, names, table.where)
     facts: dict[str, Any] = {"classes": _numbered(classes), "group_names": names}
     if "attribute" in roles:
         facts["attributes"] = _numbered(attributes)
     return columns, facts
+
+
+def require_seen(entry: Mapping[str, Any], columns: pl.DataFrame, names: Mapping[str, str], where: Path) -> None:
+    """Raises InputError where val or test have groups that train lacks, unless the plan's entry accepts it."""
+    if entry["unseen_groups"]:
+        return
+    found = histogram(columns)
+    unseen = {
+        group: ", ".join(f"{split} {found[split][group]}" for split in ("val", "test") if group in found[split])
+        for group in sorted({*found["val"], *found["test"]} - set(found["train"]))
+    }
+    if unseen:
+        listed = "; ".join(f"{names[str(group)]} ({sizes})" for group, sizes in list(unseen.items())[:3])
+        raise InputError(
+            f"{where}: train has no images of {len(unseen)} of the {len(set().union(*found.values()))} groups: {listed}.",
+            "a misspelt label looks like this. If it is meant so, set `unseen_groups: true`.",
+        )
 
 
 def group_names(classes: Sequence[str], attributes: Sequence[str]) -> dict[str, str]:
@@ -127,9 +145,9 @@ def histogram_lines(columns: pl.DataFrame, names: Mapping[str, str], most: int =
 
 
 def _named(given: Sequence[str] | None, labels: list[str], column: str, key: str, where: Path) -> list[str]:
-    """Readable names of labels: those of the configuration, the labels themselves, or COLUMN=LABEL for numbers."""
+    """Readable names of labels: those of the configuration, the labels themselves, or COLUMN=LABEL for numbers and truths."""
     if given is None:
-        return [f"{column}={label}" if tables.is_number(label) else label for label in labels]
+        return [f"{column}={label}" if tables.is_number(label) or label in _TRUTHS else label for label in labels]
     if len(given) != len(labels):
         shown = ", ".join(labels[:8]) + (", ..." if len(labels) > 8 else "")
         raise InputError(
@@ -147,18 +165,3 @@ def _known(known: Mapping[str, Sequence[str]] | None, role: str, labels: Sequenc
 
 def _numbered(labels: Sequence[str]) -> dict[str, str]:
     return {str(number): label for number, label in enumerate(labels)}
-
-
-def _require_seen(columns: pl.DataFrame, names: Mapping[str, str], where: Path) -> None:
-    found = histogram(columns)
-    unseen = {
-        group: ", ".join(f"{split} {found[split][group]}" for split in ("val", "test") if group in found[split])
-        for group in sorted({*found["val"], *found["test"]} - set(found["train"]))
-    }
-    if unseen:
-        listed = "; ".join(f"{names[str(group)]} ({sizes})" for group, sizes in list(unseen.items())[:3])
-        raise InputError(
-            f"{where}: train has no images of {len(unseen)} of the {len({*found['val'], *found['test'], *found['train']})} groups: "
-            f"{listed}.",
-            "a misspelt label looks like this. If it is meant so, set `unseen_groups: true`.",
-        )

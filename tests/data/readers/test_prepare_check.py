@@ -25,7 +25,7 @@ def birds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def write_plan(root: Path, **keys: Any) -> None:
-    dataset = {"reader": "waterbirds", "folder": "birds", "size": 8, "published": False, **keys}
+    dataset = {"reader": "waterbirds", "folder": "birds", "size": 8, "published": False, "unseen_groups": True, **keys}
     write_json(root / "plan.json", image_sets.plan(birds=dataset))
 
 
