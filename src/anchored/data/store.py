@@ -12,7 +12,7 @@ three files, which is what both engines declare.
 """
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,6 +71,7 @@ def write_store(
     *,
     work: Path | None = None,
     storage: Storage = "raw",
+    digest: Callable[[Path], str] = file_digest,
 ) -> dict[str, Any]:
     """Writes a store and returns its manifest; of layers that are decoded on the way it holds a few images at a time.
 
@@ -81,6 +82,7 @@ def write_store(
         facts: further entries of the manifest (sources, group names, seed, ...).
         work: where images of files are kept that an interrupted run has decoded; gone after success. None: they are not kept.
         storage: how images of files are written.
+        digest: gives the SHA-256 of a file; one that remembers saves whoever asks again from reading it again.
 
     Raises:
         InputError: images cannot be read, or changed meanwhile.
@@ -104,7 +106,7 @@ def write_store(
         "shape": list(shape),
         "layers": channels,
         "groups": group_counts(index),
-        "digests": {name: file_digest(folder / name) for name in FILES[:2]},
+        "digests": {name: digest(folder / name) for name in FILES[:2]},
     }
     write_json(folder / "manifest.json", manifest)
     return manifest

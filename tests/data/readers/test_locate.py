@@ -7,7 +7,7 @@ import image_sets
 import pytest
 from test_read_images import as_folder, as_parquet, as_shards, as_tar, as_zip
 
-from anchored import record
+from anchored import file_digests, record
 from anchored.data.step import prepare
 from anchored.paths import Paths
 from anchored.steps import foreign_inputs
@@ -60,8 +60,8 @@ def test_archives_are_not_read_to_say_nothing_to_do(tmp_path, monkeypatch) -> No
     plan, _ = make(tmp_path, "images tar")
     prepare(plan, "set", Paths(tmp_path))
     read: list[str] = []
-    real = record.file_digest
-    monkeypatch.setattr(record, "file_digest", lambda path: read.append(path.name) or real(path))
+    real = file_digests.file_digest
+    monkeypatch.setattr(file_digests, "file_digest", lambda path: read.append(path.name) or real(path))
     prepare(plan, "set", Paths(tmp_path))
     assert "set.tar" not in read
     assert "images.npy" in read
