@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from anchored import record
+from anchored import file_digests, record
 from anchored.data import step as data_step
 from anchored.data.step import prepare
 from anchored.errors import AnchoredError, EnvironmentFailure, InputError
@@ -101,6 +101,58 @@ def test_moved_folder_is_up_to_date(paths, tmp_path):
     execute(toy(paths))
     paths.root.rename(tmp_path / "elsewhere")
     assert not execute(toy(Paths(tmp_path / "elsewhere")))
+
+
+@pytest.fixture
+def reads(monkeypatch) -> list[str]:
+    """Names of the files that are read for a digest, in a study where every file counts as large."""
+    read: list[str] = []
+    monkeypatch.setattr(file_digests, "LARGE", 1)
+    monkeypatch.setattr(file_digests, "file_digest", lambda path: read.append(path.name) or file_digest(path))
+    return read
+
+
+def test_what_did_not_change_is_not_read_again(paths, reads):
+    """The store of CelebA has 30 GB: to know that there is nothing to do must not take minutes."""
+    execute(toy(paths))
+    assert sorted(reads) == ["b.txt", "input.txt", "out.txt"]
+    assert not execute(toy(paths))
+    assert sorted(reads) == ["b.txt", "input.txt", "out.txt"]
+    (paths.root / "work/digests/prepare-toy.json").write_text('{"results/input.txt": 3}')
+    assert not execute(toy(paths))
+    assert len(reads) == 6, "without its memory a command reads everything, once"
+
+
+def _same_stamp(paths, name):
+    """Other bytes of the same length with the old time of change, as an archive is unpacked."""
+    path = paths.results / name
+    before = path.stat()
+    path.write_text(path.read_text().swapcase())
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+@pytest.mark.parametrize("name", ["toy/out.txt", "toy/more/a/b.txt", "input.txt"])
+def test_a_change_of_the_same_length_and_time_is_noticed(paths, reads, name):
+    """Size and time of change alone are what any tool restores."""
+    execute(toy(paths))
+    _same_stamp(paths, name)
+    assert execute(toy(paths))
+
+
+def test_a_touched_file_is_read_once_more(paths, reads):
+    """Snakemake touches outputs, DVC links them: the bytes decide, and are remembered under the new stamp."""
+    execute(toy(paths))
+    os.utime(paths.results / "toy/out.txt", (1, 1))
+    del reads[:]
+    assert not execute(toy(paths))
+    assert not execute(toy(paths))
+    assert reads == ["out.txt"]
+
+
+def test_small_files_are_read_every_time(paths):
+    """Two changes within a tick of the clock have one stamp; reading a small file takes less than that."""
+    execute(toy(paths))
+    assert not (paths.root / "work/digests").exists()
 
 
 def _fail_half_way(step: Step) -> None:
@@ -206,6 +258,14 @@ def test_error_inside_a_step_is_not_the_lock_s(paths):
     with pytest.raises(OSError, match="No space left") as caught, toy(paths).run():
         raise OSError(28, "No space left on device")
     assert not isinstance(caught.value, AnchoredError)
+
+
+def test_a_store_is_hashed_once(mini_copy, mini_plan, reads):
+    """Its manifest and its record hold the same digest."""
+    prepare(mini_plan, "scenes", mini_copy, force=True)
+    assert reads.count("images.npy") == 1
+    prepare(mini_plan, "scenes", mini_copy)
+    assert reads.count("images.npy") == 1
 
 
 def test_prepare_says_nothing_to_do(mini_copy, mini_plan, monkeypatch, caplog):

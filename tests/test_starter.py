@@ -119,6 +119,15 @@ def test_labels_cannot_write_the_configuration(tmp_path, run_cli, monkeypatch) -
     assert config.datasets["x-y"].folder == "x: [y"  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize(("folder", "name"), [("2021", "data-2021"), ("on", "data-on"), ("1-2", "1-2"), ("1e3", "1e3")])
+def test_names_are_text_in_yaml(tmp_path, run_cli, monkeypatch, folder, name) -> None:
+    """`2021:` is a key that is a number, `on:` one that is true."""
+    monkeypatch.chdir(tmp_path)
+    image_sets.waterbirds(tmp_path / folder)
+    assert run_cli("init", folder).code == 0
+    assert read_config(tmp_path / "config" / f"{name}.yaml").name == name
+
+
 def test_data_outside_of_the_root_are_named_in_full(tmp_path, run_cli, monkeypatch) -> None:
     image_sets.waterbirds(tmp_path / "data" / "birds")
     (tmp_path / "root").mkdir()

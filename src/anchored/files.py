@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -39,6 +40,48 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # the folder is gone or unreadable: the error above is the one to report
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def folder_beside(target: Path) -> Iterator[Path]:
+    """Yields an empty folder beside `target`, which `replace_folder` may put in its place; else it is gone afterwards.
+
+    Raises:
+        EnvironmentFailure: the disk is full or the folder is not writable.
+    """
+    built = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        shutil.rmtree(built, ignore_errors=True)
+        built.mkdir(parents=True)
+    except OSError as error:
+        raise disk_failure(target, error) from error
+    try:
+        yield built
+    finally:
+        shutil.rmtree(built, ignore_errors=True)
+
+
+def replace_folder(built: Path, target: Path) -> None:
+    """Gives the folder `built` the name `target`, which keeps its old content if that fails.
+
+    Raises:
+        EnvironmentFailure: the folder is not writable.
+    """
+    old = target.with_name(f".{target.name}.{os.getpid()}.old")
+    try:
+        if os.path.lexists(target):
+            os.rename(target, old)
+        try:
+            os.rename(built, target)
+        except OSError:
+            if os.path.lexists(old):
+                os.rename(old, target)
+            raise
+    except OSError as error:
+        raise disk_failure(target, error) from error
+    if old.is_symlink():
+        old.unlink()  # what it led to is somebody else's
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def disk_failure(path: Path, error: OSError) -> Exception:

@@ -2,7 +2,8 @@
 
 A record holds the plan entry, digests of inputs and outputs, code version, library versions, device, wall time, peak
 memory and the step's own measurements. Its key covers entry, input digests and code, so a command that finds the key and
-the outputs unchanged has nothing to do. Identities are relative paths: moving the folder changes nothing.
+the outputs unchanged has nothing to do; large files that did not change are not read to find that out (file_digests.py).
+Identities are relative paths: moving the folder changes nothing.
 """
 
 import hashlib
@@ -14,16 +15,18 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from anchored import __version__, steps
 from anchored.errors import InputError
+from anchored.file_digests import FileDigests
 from anchored.files import file_digest, value_digest, write_json
 from anchored.locks import exclusive
 from anchored.paths import Paths
@@ -41,10 +44,14 @@ _LIBRARIES = ("torch", "torchvision", "timm", "numpy", "polars", "scikit-learn",
 
 @dataclass
 class Running:
-    """What a step is told (digests of its inputs, the key of its result) and what it reports while it runs."""
+    """What a step is told (digests of its inputs, the key of its result) and what it reports while it runs.
+
+    `digest` gives the SHA-256 of a file; of an output that was asked for and did not change since, the record reads nothing again.
+    """
 
     inputs: Mapping[str, str] = field(default_factory=dict)
     key: str = ""
+    digest: Callable[[Path], str] = file_digest
     measurements: dict[str, Any] = field(default_factory=dict)
     device: str = "cpu"
 
@@ -75,6 +82,10 @@ class Step:
     outputs: list[Path]
     record: Path
 
+    @cached_property
+    def _digests(self) -> FileDigests:
+        return FileDigests(self.paths.work("digests") / f"{self.step}-{self.name}.json", self.paths.root)
+
     @contextmanager
     def run(self, *, force: bool = False) -> Iterator[Running | None]:
         """Yields None where there is nothing to do; else yields the running step and writes its record afterwards.
@@ -87,13 +98,15 @@ class Step:
             digests = self._input_digests()
             code = code_digest(self.step)
             key = self._key(digests, code)
-            if not force and self._up_to_date(key):
+            up_to_date = not force and self._up_to_date(key)
+            self._digests.save()
+            if up_to_date:
                 log.info("%s %s: nothing to do, %s is up to date", self.step, self.name, self.record)
                 yield None
                 return
             # A record left over would vouch for outputs that are about to change.
             self.record.unlink(missing_ok=True)
-            running = Running(inputs=digests, key=key)
+            running = Running(inputs=digests, key=key, digest=self._digests)
             started, clock = datetime.now(UTC), time.perf_counter()
             yield running
             write_json(
@@ -105,7 +118,7 @@ class Step:
                     "key": key,
                     "entry": self.entry,
                     "inputs": digests,
-                    "outputs": {self._relative(path): path_digest(path) for path in self.outputs},
+                    "outputs": {self._relative(path): path_digest(path, self._digests) for path in self.outputs},
                     "code": {"version": __version__, "digest": code, **_git()},
                     "libraries": _libraries(),
                     "device": running.device,
@@ -116,6 +129,7 @@ class Step:
                     "measurements": running.measurements,
                 },
             )
+            self._digests.save()
             log.info("%s %s: done in %.1f s", self.step, self.name, time.perf_counter() - clock)
 
     def is_up_to_date(self) -> bool:
@@ -143,7 +157,7 @@ class Step:
 
     def _input_digest(self, path: Path) -> str:
         foreign = self.inputs[path] == FOREIGN
-        return stat_digest(path) if foreign and path.suffix.lower() in steps.BY_STAT else file_digest(path)
+        return stat_digest(path) if foreign and path.suffix.lower() in steps.BY_STAT else self._digests(path)
 
     def _up_to_date(self, key: str) -> bool:
         try:
@@ -152,7 +166,7 @@ class Step:
         except (OSError, ValueError, KeyError, TypeError):
             return False
         return record.get("key") == key and all(
-            path.exists() and made.get(self._relative(path)) == path_digest(path) for path in self.outputs
+            path.exists() and made.get(self._relative(path)) == path_digest(path, self._digests) for path in self.outputs
         )
 
 
@@ -192,12 +206,12 @@ def stat_digest(path: Path) -> str:
     return f"stat:{found.st_size}:{found.st_mtime_ns}"
 
 
-def path_digest(path: Path) -> str:
+def path_digest(path: Path, digest: Callable[[Path], str] = file_digest) -> str:
     """SHA-256 of a file, or of the names and digests of a folder's files; hidden ones (Snakemake's time stamp) do not count."""
     if not path.is_dir():
-        return file_digest(path)
+        return digest(path)
     files = sorted(member for member in path.rglob("*") if member.is_file() and not member.name.startswith("."))
-    return value_digest({member.relative_to(path).as_posix(): file_digest(member) for member in files})
+    return value_digest({member.relative_to(path).as_posix(): digest(member) for member in files})
 
 
 def _git() -> dict[str, Any]:

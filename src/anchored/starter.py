@@ -220,7 +220,9 @@ def _timm(name: str) -> Pretrained:
 def _identifier(path: Path) -> str:
     """The last part of a path as a name of the plan."""
     stem = path.resolve().name.lower().removesuffix(".zip").removesuffix(".parquet")
-    return "-".join(re.findall(r"[a-z0-9]+", stem)) or "data"
+    name = "-".join(re.findall(r"[a-z0-9]+", stem)) or "data"
+    # `2021`, `on` and `null` are no text in YAML.
+    return name if isinstance(yaml.safe_load(name), str) else f"data-{name}"
 
 
 def _relative(path: Path, root: Path) -> str:

@@ -215,6 +215,31 @@ def test_files_without_a_backbone(tmp_path):
         assert said in caught.value.message
 
 
+def _itself() -> dict:
+    """A mapping that holds nothing but itself."""
+    value: dict = {}
+    value["model"] = value
+    return value
+
+
+ODD = {"itself": _itself(), "a number": {0: torch.zeros(2)}, "a pair": {"model": {(1, 2): torch.zeros(2)}}}
+
+
+@pytest.mark.parametrize("content", ODD.values(), ids=ODD)
+def test_odd_mappings_are_refused(tmp_path, content):
+    """weights_only lets plain containers pass, whatever their shape."""
+    torch.save(content, tmp_path / "odd.pth")
+    with pytest.raises(InputError, match="holds no flat mapping of names to tensors"):
+        import_weights(entry("odd.pth"), tmp_path)
+
+
+def test_a_folder_is_no_file_of_weights(tmp_path):
+    """As somebody places it who unpacked an archive."""
+    (tmp_path / "theirs.pth").mkdir()
+    with pytest.raises(InputError, match=r"theirs\.pth is a folder"):
+        import_weights(entry("theirs.pth"), tmp_path)
+
+
 def test_another_architecture_is_named(model, tmp_path):
     """How many tensors are missing and too many, and the first of each; a shape; a patch size that timm would resample."""
     path = tmp_path / "weights.pth"

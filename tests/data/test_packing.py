@@ -1,6 +1,7 @@
 """A store of decoded files: interrupted and continued, it has the bytes of one that was not."""
 
 import errno
+import hashlib
 import os
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from encoded_cases import SIZE, InMemory, decoded, png
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from anchored.data import decode, packing, preprocess
+from anchored.data import decode, packing, preprocess, store
 from anchored.data.decode import Decoded
 from anchored.data.step import prepare
 from anchored.data.store import open_store, write_store
@@ -170,6 +171,50 @@ def test_changed_files_are_decoded_again(tmp_path, counted, storage):
     found = write(tmp_path / "birds", decoded(changed), storage, work)
     assert sorted(counted) == sorted(changed[20:])
     assert found == write(tmp_path / "other", decoded(changed), storage)
+
+
+class Counts(InMemory):
+    """Images that note which of them were read."""
+
+    def __init__(self, files) -> None:
+        super().__init__(files)
+        self.read_numbers: list[int] = []
+
+    def read(self, number: int) -> bytes:
+        self.read_numbers.append(number)
+        return super().read(number)
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+def test_files_whose_digests_are_known_are_not_read_again(whole, tmp_path, storage):
+    """`prepare` has just read all of them for the index: of ImageNet another pass would be 140 GB."""
+    work, steps = tmp_path / "work", transform("group-dro", "scenes", SIZE)
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path / "birds", interrupted(FILES, 40, KeyboardInterrupt(), workers=1), storage, work)
+    images = Decoded(Counts(FILES), SIZE, steps)
+    known = index(60).with_columns(sha256=pl.Series([hashlib.sha256(data).hexdigest() for data in FILES]))
+    write_store(tmp_path / "birds", {"image": images}, known, {}, work=work, storage=storage)
+    assert sorted(images.encoded.read_numbers) == list(range(40, 60))
+    assert (tmp_path / "birds/images.npy").read_bytes() == whole[storage]["images.npy"]
+
+
+@pytest.mark.parametrize("layer", [decoded(FILES[:5]), np.stack(list(decoded(FILES[:5])))], ids=["files", "array"])
+def test_old_facts_do_not_outlive_old_images(tmp_path, monkeypatch, layer):
+    """Large stores are not hashed on opening: an old manifest beside new images of the same shape would vouch for them."""
+    write(tmp_path / "birds", decoded(FILES[5:10]))
+    monkeypatch.setattr(store, "write_parquet", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        write_store(tmp_path / "birds", {"image": layer}, index(5), {})
+    with pytest.raises(InputError, match=r"manifest.json is missing"):
+        open_store(tmp_path / "birds")
+
+
+def test_a_store_stays_where_its_successor_fails(tmp_path):
+    """A damaged image in a new version is no reason to lose the old one."""
+    before = write(tmp_path / "birds", decoded(FILES[5:10]))
+    with pytest.raises(InputError, match="1 images are missing or cannot be read"):
+        write_store(tmp_path / "birds", {"image": decoded([*FILES[:4], b"no image"])}, index(5), {})
+    assert {path.name: path.read_bytes() for path in (tmp_path / "birds").iterdir()} == before
 
 
 def test_another_recipe_discards_what_is_done(tmp_path, counted):

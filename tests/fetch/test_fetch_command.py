@@ -62,6 +62,33 @@ def test_dataset(web, table, fetch, tmp_path):
     assert "data/birds is there already; nothing to do." in again.out
 
 
+@pytest.mark.parametrize("text", [b'{"schema": 1, "name": "X", "version": "1", "licences": []}', b"our notes"])
+def test_provenance_is_the_table_s(web, table, fetch, tmp_path, text):
+    """An archive that brings a SOURCE.json of its own would put its words under every table, or stop the command."""
+    archive = tar_gz(FILES | {"birds/SOURCE.json": text})
+    dataset(table, web.serve("/birds.tar.gz", archive), digest=sha256(archive))
+    assert fetch("birds").code == 0
+    found = read_source(tmp_path / "data/birds")
+    assert found is not None
+    assert found.files == {"birds.tar.gz": hashlib.sha256(archive).hexdigest()}
+
+
+def test_a_copy_that_cannot_be_replaced_stays(web, table, fetch, tmp_path, monkeypatch):
+    """Between two renames the old copy has no name; it gets it back where the second fails."""
+    dataset(table, web.serve("/birds.tar.gz", ARCHIVE), digest=sha256(ARCHIVE))
+    fetch("birds")
+    before, rename = tree(tmp_path / "data/birds"), os.rename
+
+    def refuse(source, target):
+        if Path(source).name == "unpacked":
+            raise PermissionError(13, "Permission denied")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", refuse)
+    assert fetch("birds", "--force").code == 5
+    assert tree(tmp_path / "data/birds") == before
+
+
 def test_weights(web, table, fetch, tmp_path):
     """A file, and its provenance beside it."""
     weights(table, web.serve("/net.pth", WEIGHTS), digest=sha256(WEIGHTS))

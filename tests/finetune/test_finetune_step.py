@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,8 @@ from anchored.data.store import open_store
 from anchored.device import place
 from anchored.errors import InputError
 from anchored.files import write_json, write_parquet
-from anchored.finetune.loop import Classifier, _Trainer
+from anchored.finetune.linear_probe import probe_cell
+from anchored.finetune.loop import Classifier, Material, _Trainer
 from anchored.finetune.state import CellState
 from anchored.finetune.step import finetune
 from anchored.fisher.errors import ForeignFisher
@@ -139,6 +141,22 @@ def test_linear_probe_is_scikit_learn_s(done, mini_plan):
             expected = fitted.decision_function(scaler.transform(known[split]))
             np.testing.assert_allclose(logits[:, 1] - logits[:, 0], expected, rtol=1e-3, atol=1e-4)
             assert part["prediction"].to_list() == fitted.predict(scaler.transform(known[split])).tolist()
+
+
+def test_a_class_that_train_lacks_is_never_predicted(done, mini_plan):
+    """Decisions come by the classes that were fitted: of classes 0 and 2 the second column is that of class 2."""
+    entry, cell = mini_plan["backbones"]["resnet-1"], next(c for c in mini_plan["cells"].values() if c["arm"] == "linear-probe")
+    backbone, _ = load_anchor(done.backbone("resnet-1") / "model.safetensors", entry, made_by="x")
+    store = open_store(done.data("scenes"))
+    labels = pl.when(pl.col("split") == "train").then(2 * pl.col("y")).otherwise(pl.col("y") + 1)
+    gap = replace(store, index=store.index.with_columns(labels.cast(pl.Int16).alias("y")))
+    found, plain = (
+        probe_cell(cell, Material(each, entry, lambda: backbone, None, CPU), "key", {}).logits["0/test"] for each in (gap, store)
+    )
+    assert found.shape[1] == 3
+    assert torch.isneginf(found[:, 1]).all()
+    assert torch.equal(found[:, [0, 2]], plain)
+    assert torch.equal(found.argmax(1), 2 * plain.argmax(1))
 
 
 def test_history_of_probes_is_empty_but_there(done):

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 
 from anchored.backbones.build import stage_parameters
+from anchored.backbones.features import to_input
+from anchored.backbones.split import split
 from anchored.data.store import open_store
 from anchored.errors import ConfigError, NumericalError
 from anchored.finetune import loop
@@ -353,3 +355,17 @@ def test_fixed_stages_are_computed_once_and_train_the_same(mini_plan, material, 
     groups = stage_parameters(read.make_backbone())
     assert all(torch.equal(cached.network[f"backbone.{key}"], start[key]) for group in groups[:2] for key in group)
     assert any(not torch.equal(cached.network[f"backbone.{key}"], start[key]) for group in groups[2:] for key in group)
+
+
+def test_fixed_stages_of_another_draw_are_added(mini_plan, material):
+    """Cells of a job have draws of their own: what was there stays where it is, what is new comes behind it."""
+    read = material(next(iter(mini_plan["cells"])))
+    fixed = FixedStages(read.make_backbone, 1, read.store, read.backbone, CPU)
+    first, second = read.store.rows("train", 0), read.store.rows("train", 1)
+    fixed.add(first[:40])
+    fixed.add(np.concatenate([second, first]))
+    expected, _ = split(read.make_backbone().eval(), 1)
+    with torch.no_grad():
+        for rows in (first, second[::-1]):
+            images = to_input(read.store.layer("image")[rows], read.backbone, CPU)
+            torch.testing.assert_close(fixed(rows), expected(images), rtol=1e-4, atol=1e-5)

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anchored.cost.estimate import Sum, add, cost
-from anchored.cost.flops import Flops, forward, head_values, size, training
+from anchored.cost.flops import Flops, forward, head_values, size, stem, training
+from anchored.cost.images import dataset_images
 from anchored.cost.schedule import makespan
 from anchored.cost.throughput import built_in
 from anchored.cost.work import KINDS, What, Work, plan_work
@@ -111,6 +112,22 @@ def test_a_training_job_is_what_its_cells_do(mini_plan, work):
     )
 
 
+def test_stages_that_all_arms_leave_fixed_run_once_a_job(mini_plan, work):
+    """2 rates x 2 replicates, which are 2 draws: every image of a draw passes the stem and a stage once, then the rest as ever."""
+    plan = copy.deepcopy(mini_plan)
+    for cell in plan["cells"].values():
+        cell["training"]["frozen_stages"] = 1
+    architecture = plan["backbones"]["resnet-1"]["architecture"]
+    first, rest = stem(architecture, 20, 1), 4 * 2 * (64 + 40 + 48)
+    assert 0 < first.convolution < forward(architecture, 20).convolution
+    whole = training(architecture, 20, frozen=1) * (4 * 2 * 64) + forward(architecture, 20) * (4 * 2 * (40 + 48))
+    found = plan_work(plan, NOWHERE)["baseline", "res-resnet-1-erm-1"].amounts
+    once = 2 * (64 + 40 + 48)
+    assert found[What("convolution", "fp32")] == pytest.approx(whole.convolution + first.convolution * (once - rest))
+    assert found[What("read")] == once * 20 * 20 * 3
+    assert found[What("state")] == work["baseline", "res-resnet-1-erm-1"].amounts[What("state")]
+
+
 def test_a_fim_is_all_views_of_all_images(mini_plan, work):
     """vit-fim: 12 images of two large crops; `sampled` asks no teacher; 8 images again, in fp32 and in float64, for the error."""
     architecture = mini_plan["backbones"]["vit"]["architecture"]
@@ -179,6 +196,49 @@ def test_size_of_a_folder_is_known_once_it_is_prepared(root, tmp_path):
     assert error.value.exit_code == 2
     write_json(Paths(tmp_path).data("bank") / "manifest.json", {"shape": [48, 20, 20, 3], "groups": {}})
     assert plan_work(plan, Paths(tmp_path))["datasets", "bank"].amounts[What("decode")] == 48
+
+
+FILES = {"reader": "waterbirds", "folder": "birds", "size": 32}
+
+
+@pytest.mark.parametrize(
+    ("entry", "images", "stored"),
+    [
+        (FILES, 11_788, 11_788 * 32 * 32 * 3),
+        ({**FILES, "storage": "zstd"}, 11_788, round(11_788 * 32 * 32 * 3 * 0.4)),
+        ({"reader": "celeba", "folder": "faces", "size": 32}, 202_599, 202_599 * 32 * 32 * 3),
+        ({"reader": "training-images", "of": "birds"}, 4_795, 4_795 * 32 * 32 * 3),
+        ({"reader": "training-images", "of": "birds", "limit": 100, "size": 16}, 100, 100 * 16 * 16 * 3),
+    ],
+)
+def test_published_sizes_are_known_before_preparing(entry, images, stored):
+    """Also of a bank of the training images; a compressed store takes less."""
+    datasets = {"birds": FILES, "asked": entry}
+    plan = expand(Config.model_validate({"name": "sizes", "datasets": datasets, "backbones": {}, "experiments": {}}))
+    found = plan_work(plan, NOWHERE)["datasets", "asked"]
+    assert (found.images, found.disk) == (images, {"packed images": stored})
+
+
+def test_a_dataset_of_one_s_own_has_the_classes_of_its_manifest(tmp_path):
+    """Each is a column of stored logits."""
+    entry = {"reader": "folder", "folder": "birds", "size": 20}
+    plan = expand(Config.model_validate({"name": "own", "datasets": {"own": entry}, "backbones": {}, "experiments": {}}))
+    manifest = {"shape": [6, 20, 20, 3], "groups": {"train": {"0": 6}}, "classes": {"0": "a", "1": "b", "2": "c"}}
+    write_json(Paths(tmp_path).data("own") / "manifest.json", manifest)
+    assert dataset_images(plan, "own", Paths(tmp_path)).classes == 3
+
+
+@pytest.mark.parametrize(("origin", "networks"), [("trained", 1), ("checkpoint", 2)])
+def test_an_imported_network_is_stored_once(origin, networks):
+    """Heads that are trained on it share it; a full checkpoint has student and teacher."""
+    backbone = {"architecture": TINY_VIT, "weights": {"checkpoint": "w.pth"}, "head": {"bank": "birds", "from": origin, "dino": {}}}
+    datasets = {"birds": {"reader": "images", "folder": "birds", "limit": 4096}}
+    plan = expand(
+        Config.model_validate({"name": "heads", "datasets": datasets, "backbones": {"vit": backbone}, "experiments": {}})
+    )
+    values, dino = size(TINY_VIT), plan["backbones"]["vit"]["head"]["dino"]
+    expected = 4 * (networks * values.state + 2 * head_values(values.width, dino) + dino["prototypes"])
+    assert plan_work(plan, NOWHERE)["backbones", "vit"].disk == {"backbones": expected}
 
 
 def test_sizes_before_preparing_are_those_of_the_manifest(mini, mini_plan, work):

@@ -8,7 +8,7 @@ import pytest
 from anchored.steps import MODULES, PACKAGE, code_files
 
 # The frame around every step: it locks, writes files and records, and computes no number of a result.
-FRAME = {"cli", "compat", "device", "errors", "files", "locks", "paths", "plan", "progress", "record", "steps"}
+FRAME = {"cli", "compat", "device", "errors", "file_digests", "files", "locks", "paths", "plan", "progress", "record", "steps"}
 
 ENTRY = {
     "prepare": "data/step.py",

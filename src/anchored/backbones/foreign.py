@@ -26,6 +26,8 @@ from anchored.backbones.checkpoint import Tensors, check_finite
 from anchored.errors import InputError
 
 _WRAPPERS = ("state_dict", "model")
+# Mappings around the tensors; published files have one or two.
+_DEEPEST = 4
 _DAMAGED = "fetch the file again."
 
 
@@ -92,7 +94,9 @@ def _content(path: Path) -> dict[str, Any]:
 
 def _flat(path: Path, content: dict[str, Any]) -> Tensors:
     value: Any = content
-    while isinstance(value, dict) and not _is_state(value):
+    for _ in range(_DEEPEST):  # a pickle can hold itself
+        if not isinstance(value, dict) or _is_state(value):
+            break
         inner = [value[name] for name in _WRAPPERS if isinstance(value.get(name), dict)]
         if not inner and len(value) == 1:
             inner = [next(iter(value.values()))]
@@ -100,7 +104,7 @@ def _flat(path: Path, content: dict[str, Any]) -> Tensors:
             keys = ", ".join(map(str, list(value)[:5]))
             raise InputError(f"{path} holds no flat mapping of names to tensors; it has: {keys or 'nothing'}.")
         value = inner[0]
-    if not isinstance(value, dict):
+    if not _is_state(value):
         raise InputError(f"{path} holds no flat mapping of names to tensors.")
     return dict(value)
 
@@ -133,4 +137,4 @@ def _below(state: Tensors, prefix: str) -> Tensors:
 
 
 def _is_state(value: Any) -> bool:
-    return isinstance(value, dict) and bool(value) and all(isinstance(tensor, Tensor) for tensor in value.values())
+    return isinstance(value, dict) and bool(value) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in value.items())

@@ -72,8 +72,9 @@ def import_weights(entry: Mapping[str, Any], root: Path) -> Imported:
             raise InputError(f"timm did not say which file {weights['source']} is, so its digest cannot be checked.", _UNPIN)
         return Imported({"student": model}, facts=facts)
     path = root / weights["checkpoint"]
-    if not path.exists():
-        raise InputError(f"{path} is missing.", "place the file there, or correct weights.checkpoint in the configuration.")
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "is missing"
+        raise InputError(f"{path} {what}.", "place the file there, or correct weights.checkpoint in the configuration.")
     facts |= {"digest": _digest(path, weights)}
     facts["source"] |= _beside(path)
     return _networks(entry, read_foreign(path), path, facts)

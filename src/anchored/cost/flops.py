@@ -5,18 +5,19 @@ different shares of their peak in them; everything else (norms, activations) is 
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from anchored.backbones.build import build
 from anchored.backbones.features import feature_width
+from anchored.backbones.split import split
 from anchored.errors import ConfigError
 from anchored.finetune.strategies import freeze_stages
 
@@ -64,6 +65,15 @@ def training(architecture: Architecture, side: int, *, frozen: int | None = None
     return _count(architecture, side, True, frozen)
 
 
+def stem(architecture: Architecture, side: int, stages: int) -> Flops:
+    """Operations of a forward pass of one image through the stem and the first `stages` stages.
+
+    Raises:
+        ConfigError: timm has no model of that name, or it cannot be cut.
+    """
+    return _stem(json.dumps(architecture), side, stages)
+
+
 def size(architecture: Architecture) -> Size:
     """The numbers of a network."""
     return _sized(json.dumps(architecture))
@@ -76,7 +86,7 @@ def head_forward(width: int, dino: Mapping[str, Any]) -> Flops:
 
 def head_values(width: int, dino: Mapping[str, Any]) -> int:
     """Weights of a DINO head's matrices; biases and norms are left out."""
-    hidden, layers = dino["hidden"], dino.get("layers", 3)
+    hidden, layers = dino["hidden"], dino["layers"]
     sides = [width, *[hidden] * (layers - 1), dino["bottleneck"], dino["prototypes"]]
     return sum(before * after for before, after in pairwise(sides))
 
@@ -90,11 +100,20 @@ def _counted(architecture: str, side: int, backward: bool, frozen: int | None) -
     model = _built(json.loads(architecture), side)
     if frozen is not None:
         freeze_stages(model, frozen, cell=f"of {architecture}")
+    return _run(model, side, backward=backward)
+
+
+@cache
+def _stem(architecture: str, side: int, stages: int) -> Flops:
+    return _run(split(_built(json.loads(architecture), side), stages)[0], side, backward=False)
+
+
+def _run(network: Callable[[Tensor], Tensor], side: int, *, backward: bool) -> Flops:
     images = torch.empty(1, 3, side, side, device="meta")
     with FlopCounterMode(display=False) as counter, torch.set_grad_enabled(backward):
-        features = model(images)
+        made = network(images)
         if backward:
-            features.sum().backward()
+            made.sum().backward()
     found = counter.get_flop_counts()["Global"]
     convolution = sum(count for operation, count in found.items() if "convolution" in str(operation))
     return Flops(float(sum(found.values()) - convolution), float(convolution))

@@ -4,14 +4,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from anchored.data.readers.published import BLOND_MALE, WATERBIRDS
 from anchored.errors import ConfigError
 from anchored.files import read_json
 from anchored.paths import Paths
 from anchored.plan.load import Plan, lookup
 
-# Images of train, val and test. Waterbirds' train: WILDS, waterbirds_dataset.py; the others add up to the 11,788 images of CUB and
-# the 202,599 of CelebA.
-PUBLISHED = {"waterbirds": (4795, 1199, 5794), "celeba": (162770, 19867, 19962)}
+_PUBLISHED = {"waterbirds": WATERBIRDS, "celeba": BLOND_MALE}
+# What is left of photographs that are stored compressed: benchmarks/decoding.md.
+_SHARE = {"raw": 1.0, "zstd": 0.4}
 
 _IMAGE, _MASK, _BACKGROUND = 3, 1, 3
 
@@ -26,6 +27,7 @@ class Images:
         side: of the stored square, in pixels.
         channels: bytes of a pixel.
         classes: number of classes.
+        share: what is left of the stored bytes where they are compressed.
     """
 
     stored: int
@@ -33,11 +35,17 @@ class Images:
     side: int
     channels: int
     classes: int = 2
+    share: float = 1.0
 
     @property
     def bytes_each(self) -> int:
-        """Bytes of a stored image."""
+        """Bytes of an image."""
         return self.side**2 * self.channels
+
+    @property
+    def disk_bytes(self) -> int:
+        """Bytes of all stored images."""
+        return round(self.stored * self.bytes_each * self.share)
 
 
 def dataset_images(plan: Plan, name: str, paths: Paths) -> Images:
@@ -54,12 +62,22 @@ def dataset_images(plan: Plan, name: str, paths: Paths) -> Images:
             return Images(stored, splits, entry["scene"]["size"], _IMAGE)
         case "digitscenes-bank":
             return Images(entry["size"], {}, entry["scenes"]["scene"]["size"], _IMAGE + _MASK + _BACKGROUND)
-        case reader if reader in PUBLISHED and entry.get("published", True):
-            splits = dict(zip(("train", "val", "test"), PUBLISHED[reader], strict=True))
-            return Images(sum(splits.values()), splits, entry["size"], _IMAGE)
+    share = _SHARE[entry["storage"]]
     if entry.get("limit"):
-        return Images(entry["limit"], {}, entry["size"], _IMAGE)
-    return _prepared(name, entry, paths)
+        return Images(entry["limit"], {}, entry["size"], _IMAGE, share=share)
+    splits = _published(entry.get("of", entry))
+    if not splits:
+        return _prepared(name, entry, paths)
+    if "of" in entry:
+        return Images(splits["train"], {}, entry["size"], _IMAGE, share=share)
+    return Images(sum(splits.values()), splits, entry["size"], _IMAGE, share=share)
+
+
+def _published(entry: Mapping[str, Any]) -> dict[str, int]:
+    """Images of each split that a reader insists on; empty where it takes any number."""
+    if not entry.get("published"):
+        return {}
+    return {split: sum(known.groups) for split, known in _PUBLISHED[entry["reader"]].items()}
 
 
 def _prepared(name: str, entry: Mapping[str, Any], paths: Paths) -> Images:
@@ -73,4 +91,4 @@ def _prepared(name: str, entry: Mapping[str, Any], paths: Paths) -> Images:
     stored, side, _, channels = manifest["shape"]
     groups: Mapping[str, Mapping[str, int]] = manifest["groups"]
     splits = {split: sum(sizes.values()) for split, sizes in groups.items()}
-    return Images(stored, splits, side, channels)
+    return Images(stored, splits, side, channels, len(manifest.get("classes", "01")), _SHARE[entry["storage"]])

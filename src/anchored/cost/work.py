@@ -16,13 +16,13 @@
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from anchored import steps
-from anchored.cost.flops import Flops, forward, head_forward, head_values, size, training
+from anchored.cost.flops import Flops, forward, head_forward, head_values, size, stem, training
 from anchored.cost.images import Images, dataset_images
 from anchored.paths import Paths
 from anchored.plan.load import Plan, lookup
@@ -126,22 +126,24 @@ class _Book:
         drawn = self._plan[kind][name]["reader"].startswith("digitscenes")
         # Image files are decoded by all the threads of the job.
         amounts = _amounts(draw=images.stored) if drawn else _amounts(decode=images.stored / self._plan["threads"])
-        return Work("prepare", None, amounts, images.stored, needs, False, {"packed images": images.stored * images.bytes_each})
+        return Work("prepare", None, amounts, images.stored, needs, False, {"packed images": images.disk_bytes})
 
     def _backbone(self, kind: str, name: str, needs: frozenset[Job]) -> Work:
         entry = self._plan[kind][name]
         values = size(entry["architecture"])
-        head = (entry["pretraining"] or entry.get("head") or {}).get("dino")
-        # Student and teacher with a head each, where there is a loss; else one network.
-        stored = _FLOAT * (2 * (values.state + head_values(values.width, head)) + head["prototypes"] if head else values.state)
+        head = (entry["pretraining"] or entry["head"] or {}).get("dino")
+        # Student and teacher are one network where it was imported without heads, which are two all the same.
+        networks = 1 if entry["weights"] and (entry["head"] or {}).get("from") != "checkpoint" else 2
+        heads = 2 * head_values(values.width, head) + head["prototypes"] if head else 0
+        stored = _FLOAT * (networks * values.state + heads)
         disk = {"backbones": stored}
         if entry["pretraining"]:
             return Work("pretrain", None, *self._pretraining(entry), needs, True, disk)
         amounts, images = _amounts(state=2 * stored), 0
-        if entry.get("head"):
+        if entry["head"]:
             found, images = self._head(entry)
             amounts += found
-        return Work("import", None, amounts, images, needs, bool(entry.get("head")), disk)
+        return Work("import", None, amounts, images, needs, bool(entry["head"]), disk)
 
     def _pretraining(self, entry: Mapping[str, Any]) -> tuple[Amounts, int]:
         settings, architecture = entry["pretraining"], entry["architecture"]
@@ -179,7 +181,7 @@ class _Book:
         start, stop = (shard["start"], shard["stop"]) if shard else (0, entry["images"])
         backbone, bank = lookup(self._plan, "backbones", entry["backbone"]), self.images(entry["bank"])
         architecture, images = backbone["architecture"], stop - start
-        head = (backbone["pretraining"] or backbone.get("head") or {}).get("dino")
+        head = (backbone["pretraining"] or backbone["head"] or {}).get("dino")
         views = _Views(entry["views"], bank.side)
         each, one = views.sum(training, architecture), Flops()
         if head:
@@ -210,7 +212,7 @@ class _Book:
         architecture = lookup(self._plan, "backbones", first["backbone"])["architecture"]
         data, values = self.images(first["dataset"]), size(architecture)
         amounts, images, resume, disk = _amounts(), 0, 0, Counter[str]()
-        drawn = set()
+        drawn, kept = set(), set()
         for cell in cells:
             if cell["arm"] == "linear-probe":
                 seen = 0 if cell["draw"] in drawn else sum(data.splits[split] for split in ("train", "val", "test"))
@@ -220,6 +222,9 @@ class _Book:
                 images += seen
             else:
                 found, seen, state = self._training(cell, architecture, data)
+                if cell["draw"] not in kept:
+                    found += self._fixed(cell, architecture, data)
+                    kept.add(cell["draw"])
                 amounts, images, resume = amounts + found, images + seen, max(resume, state)
                 if cell["training"]["save_models"]:
                     disk["models"] += _FLOAT * (values.state + (values.width + 1) * data.classes)
@@ -230,16 +235,29 @@ class _Book:
         """Amounts, images and bytes of the largest resume state of a cell that trains."""
         setting, values = cell["training"], size(architecture)
         epochs = setting["epochs"]
-        frozen = cell["hyper"]["stages"] if cell["arm"] == "freeze" else None
+        fixed = setting.get("frozen_stages")
+        frozen = cell["hyper"]["stages"] if cell["arm"] == "freeze" else fixed
         trained = epochs * data.splits["train"]
         evaluated = epochs * data.splits["val"] + (epochs if setting["candidates"] == "every" else 1) * data.splits["test"]
         each = training(architecture, data.side, frozen=frozen) * trained + forward(architecture, data.side) * evaluated
+        if fixed is not None:
+            each += stem(architecture, data.side, fixed) * -(trained + evaluated)
         network = _FLOAT * (values.state + (values.width + 1) * data.classes)
         # An upper bound where stages are frozen. What is saved after the last epoch is the network alone.
         state = network + _OPTIMIZER_VALUES[setting["optimizer"]] * _FLOAT * values.parameters
         amounts = _operations(each, setting["precision"])
-        amounts += _amounts(read=(trained + evaluated) * data.bytes_each, state=(epochs - 1) * state + network)
+        amounts += _amounts(state=(epochs - 1) * state + network)
+        if fixed is None:
+            amounts += _amounts(read=(trained + evaluated) * data.bytes_each)
         return amounts, trained + evaluated, state
+
+    def _fixed(self, cell: Mapping[str, Any], architecture: Mapping[str, Any], data: Images) -> Amounts:
+        """What the stages that all arms leave fixed make of the images of a draw, once a job."""
+        fixed = cell["training"].get("frozen_stages")
+        if fixed is None:
+            return _amounts()
+        seen = sum(data.splits[split] for split in ("train", "val", "test"))
+        return _operations(stem(architecture, data.side, fixed) * seen, "fp32") + _amounts(read=seen * data.bytes_each)
 
     def _lines(self, cell: Mapping[str, Any], data: Images) -> int:
         every = cell["arm"] != "linear-probe" and cell["training"]["candidates"] == "every"
@@ -285,10 +303,3 @@ def _operations(flops: Flops, precision: str, way: str = "") -> Amounts:
     kinds = {"matmul": flops.matmul, "convolution": flops.convolution}
     return Counter({What(name, precision, way): value for name, value in kinds.items() if value})
 
-
-def total(parts: Iterator[Amounts]) -> Amounts:
-    """The sum of amounts."""
-    found: Amounts = Counter()
-    for part in parts:
-        found.update(part)
-    return found

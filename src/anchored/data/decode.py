@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,7 +11,7 @@ import PIL
 from numpy.typing import NDArray
 from PIL import features
 
-from anchored.data.encoded import Encoded
+from anchored.data.encoded import Encoded, digest_of
 from anchored.data.parallel import in_order
 from anchored.data.preprocess import Unreadable, decode, preprocess
 from anchored.errors import InputError
@@ -99,19 +100,14 @@ class Decoded:
     def unchanged(self, digests: Sequence[str]) -> int:
         """How many of the first images still have these digests, up to the first that has another."""
         same = 0
+        found = in_order(partial(digest_of, self.encoded), range(min(len(digests), len(self))), workers=self.workers)
         with progress(f"check {self.encoded.where.name}", len(digests)) as advance:
-            for number, digest in enumerate(in_order(self._digest, range(min(len(digests), len(self))), workers=self.workers)):
+            for number, digest in enumerate(found):
                 if digest != digests[number]:
                     break
                 same += 1
                 advance()
         return same
-
-    def _digest(self, number: int) -> str | None:
-        try:
-            return hashlib.sha256(self.encoded.read(number)).hexdigest()
-        except OSError:
-            return None
 
     def _square(self, number: int, make: Callable[[NDArray[np.uint8]], Any]) -> Square:
         digest = None

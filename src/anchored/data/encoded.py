@@ -4,9 +4,11 @@ import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
+from anchored.data.parallel import in_order
 from anchored.errors import InputError
 from anchored.progress import progress
 
@@ -85,22 +87,31 @@ def is_image(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in SUFFIXES and not os.path.basename(name).startswith(".")
 
 
+def digest_of(images: Encoded, number: int) -> str | None:
+    """SHA-256 of the encoded bytes of one image; None where it cannot be read."""
+    try:
+        return hashlib.sha256(images.read(number)).hexdigest()
+    except OSError:
+        return None
+
+
 def digests(images: Encoded) -> list[str]:
     """SHA-256 of the encoded bytes of every image, in hexadecimal.
 
-    A pass of its own before decoding: it finds missing files in seconds, and its result does not depend on how, by how many
-    threads or in how many sittings the images are decoded.
+    A pass of its own before decoding: it finds missing files at the speed of reading, and what an interrupted run has decoded is
+    compared with its result.
 
     Raises:
         InputError: images are missing or cannot be read; gives the count and the first ones.
     """
     found, bad = [], []
     with progress(f"digests of {images.where.name}", len(images.names)) as advance:
-        for number, name in enumerate(images.names):
-            try:
-                found.append(hashlib.sha256(images.read(number)).hexdigest())
-            except OSError:
+        names = images.names
+        for name, digest in zip(names, in_order(partial(digest_of, images), range(len(names))), strict=True):
+            if digest is None:
                 bad.append(name)
+            else:
+                found.append(digest)
             advance()
     if bad:
         first = ", ".join(bad[:3])

@@ -4,8 +4,8 @@
     <work>/journal       a line with the key of the pixels, then one an image: SHA-256 of its file, end of its bytes
 
 Images are written in order, so both files are prefixes of what they become. A block of images reaches the disk before its lines of
-the journal do. On resuming, the files of the images that are done are read and compared with the journal: an image whose file has
-changed, and all behind it, are decoded again.
+the journal do. On resuming, the digests of the images' files are compared with the journal: an image whose file has changed, and
+all behind it, are decoded again.
 """
 
 import errno
@@ -13,9 +13,10 @@ import io
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -52,13 +53,14 @@ class Packed:
     ends: NDArray[np.int64]
 
 
-def pack(images: Decoded, work: Path, storage: Storage) -> Packed:
+def pack(images: Decoded, work: Path, storage: Storage, known: Sequence[str] | None = None) -> Packed:
     """Decodes all images into a .npy file: (N, H, W, C) for `raw`, (bytes,) for `zstd`.
 
     Args:
         images: what to decode.
         work: folder of the file and its journal; what it holds from an earlier run is used where it fits.
         storage: how an image is written.
+        known: (N,) SHA-256 of every image's encoded bytes; without them the files of images that are done are read again.
 
     Raises:
         InputError: images cannot be read; what was read before the first of them is kept.
@@ -68,7 +70,7 @@ def pack(images: Decoded, work: Path, storage: Storage) -> Packed:
     try:
         work.mkdir(parents=True, exist_ok=True)
         journal = _Journal.read(work, _key(images, storage))
-        journal.keep(images.unchanged(journal.digests))
+        journal.keep(images.unchanged(journal.digests) if known is None else _alike(journal.digests, known))
         if journal.digests:
             log.info("%s: %d of %d images are done", work.name, len(journal.digests), len(images))
         _require_space(images, journal, work, storage)
@@ -98,6 +100,11 @@ def move(source: Path, target: Path) -> None:
         with replacing(target) as temporary:
             shutil.copyfile(source, temporary)
         source.unlink()
+
+
+def _alike(one: Sequence[str], other: Sequence[str]) -> int:
+    """How many of the first values of both are equal."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
 
 
 def _key(images: Decoded, storage: Storage) -> str:

@@ -33,7 +33,8 @@ def prepare(plan: Plan, name: str, paths: Paths, *, force: bool = False) -> None
             if force:
                 shutil.rmtree(work, ignore_errors=True)
             storage = entry.get("storage", "raw")
-            manifest = write_store(paths.data(name), *build(entry, paths.root), work=work, storage=storage)
+            built = build(entry, paths.root)
+            manifest = write_store(paths.data(name), *built, work=work, storage=storage, digest=running.digest)
             running.measure(images=manifest["shape"][0], groups=manifest["groups"])
 
 

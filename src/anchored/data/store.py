@@ -12,7 +12,7 @@ three files, which is what both engines declare.
 """
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,6 +71,7 @@ def write_store(
     *,
     work: Path | None = None,
     storage: Storage = "raw",
+    digest: Callable[[Path], str] = file_digest,
 ) -> dict[str, Any]:
     """Writes a store and returns its manifest; of layers that are decoded on the way it holds a few images at a time.
 
@@ -81,6 +82,7 @@ def write_store(
         facts: further entries of the manifest (sources, group names, seed, ...).
         work: where images of files are kept that an interrupted run has decoded; gone after success. None: they are not kept.
         storage: how images of files are written.
+        digest: gives the SHA-256 of a file; one that remembers saves whoever asks again from reading it again.
 
     Raises:
         InputError: images cannot be read, or changed meanwhile.
@@ -104,7 +106,7 @@ def write_store(
         "shape": list(shape),
         "layers": channels,
         "groups": group_counts(index),
-        "digests": {name: file_digest(folder / name) for name in FILES[:2]},
+        "digests": {name: digest(folder / name) for name in FILES[:2]},
     }
     write_json(folder / "manifest.json", manifest)
     return manifest
@@ -117,6 +119,12 @@ def _write_arrays(path: Path, layers: Mapping[str, Layer], shape: tuple[int, ...
         np.lib.format.write_array_header_1_0(stream, header)
         for image in zip(*layers.values(), strict=True):
             stream.write(np.concatenate(image, axis=-1).data)
+        _forget_manifest(path.parent)
+
+
+def _forget_manifest(folder: Path) -> None:
+    """The old manifest would vouch for the new images beside the old index, if the process ends between the two."""
+    (folder / "manifest.json").unlink(missing_ok=True)
 
 
 def _write_files(
@@ -128,8 +136,10 @@ def _write_files(
     except OSError as error:
         raise disk_failure(folder, error) from error
     with nullcontext(work) if work else TemporaryDirectory(prefix=".", dir=folder) as place:
-        packed = pack(images, Path(place), storage)
+        known = index["sha256"].to_list() if "sha256" in index.columns else None
+        packed = pack(images, Path(place), storage, known)
         index = _with_digests(index, packed, images)
+        _forget_manifest(folder)
         move(packed.path, folder / "images.npy")
     if work:
         shutil.rmtree(work, ignore_errors=True)
@@ -192,6 +202,11 @@ class Store:
         if chosen.is_empty():
             raise InputError(f"dataset '{self.name}' has no images of split '{split}', draw {draw}.")
         return chosen["row"].to_numpy().astype(np.int64)
+
+    @property
+    def classes(self) -> int:
+        """Number of classes of a labelled dataset."""
+        return int(self.index["y"].max()) + 1  # type: ignore[arg-type]
 
     def column(self, name: str, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Values of an index column at `rows`."""

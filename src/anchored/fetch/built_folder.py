@@ -8,18 +8,16 @@
 | licences/ | the packages' own copyright files |
 """
 
-import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from anchored.data.provenance import write_source
 from anchored.errors import ConfigError
 from anchored.fetch.pictures import Picture, Pictures
-from anchored.files import disk_failure, file_digest, write_bytes, write_json, write_text
-
-SOURCE = "SOURCE.json"
+from anchored.files import disk_failure, folder_beside, replace_folder, write_bytes, write_json, write_text
+from anchored.paths import SOURCE
 
 
 @contextmanager
@@ -32,24 +30,12 @@ def building(target: Path) -> Iterator[Path]:
     """
     if target.exists() and not (target / SOURCE).is_file() and (not target.is_dir() or any(target.iterdir())):
         raise ConfigError(f"{target} holds files of somebody else (no {SOURCE}).", "choose a new or an empty folder.")
-    built, old = (target.with_name(f".{target.name}.{os.getpid()}.{ending}") for ending in ("tmp", "old"))
-    try:
-        shutil.rmtree(built, ignore_errors=True)
-        built.mkdir(parents=True)
-        yield built
-        if target.exists():
-            os.rename(target, old)
+    with folder_beside(target) as built:
         try:
-            os.rename(built, target)
-        except OSError:
-            if old.exists():
-                os.rename(old, target)
-            raise
-    except OSError as error:
-        raise disk_failure(target, error) from error
-    finally:
-        shutil.rmtree(built, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+            yield built
+        except OSError as error:
+            raise disk_failure(target, error) from error
+        replace_folder(built, target)
 
 
 def describe(
@@ -62,18 +48,7 @@ def describe(
     packages = {file.name: {"version": file.version, "sha256": file.sha256} for file in pictures.packages}
     write_json(folder / "recipe.json", {**recipe, "packages": packages})
     licences = sorted({f"{file.name}: {file.reviewed.licence}" for file in pictures.packages})
-    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    write_json(
-        folder / SOURCE,
-        {
-            "schema": 1,
-            "name": name,
-            "version": version,
-            "licences": licences,
-            "note": note,
-            "files": {path: file_digest(folder / path) for path in names},
-        },
-    )
+    write_source(folder, name=name, version=version, licences=licences, note=note)
 
 
 def _credits(name: str, note: str, pictures: Pictures, used: Sequence[Picture]) -> str:

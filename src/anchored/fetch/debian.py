@@ -7,7 +7,6 @@ Only regular files that were asked for by name are read, and only into memory: a
 """
 
 import os
-import re
 import shutil
 import subprocess
 import tarfile
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import IO
 
 from anchored.errors import EnvironmentFailure, InputError
+from anchored.fetch.redact import redacted_text
 from anchored.files import disk_failure, file_digest
 from anchored.plan.base import Section
 
@@ -180,9 +180,9 @@ def _damaged(package: Path, complaints: IO[bytes], error: Exception | None) -> I
 
 
 def _last_words(text: str) -> str:
-    """The last two lines of a program's complaint, on one line, without passwords in addresses."""
+    """The last two lines of a program's complaint, on one line, without what is secret in addresses."""
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("W:")]
-    return re.sub(r"//[^/@\s]*@", "//", " ".join(lines[-2:]))
+    return redacted_text(" ".join(lines[-2:]))
 
 
 def _plain_environment() -> dict[str, str]:

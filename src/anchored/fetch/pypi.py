@@ -3,7 +3,6 @@
 import hashlib
 import importlib.util
 import os
-import re
 import subprocess
 import sys
 import tempfile
@@ -13,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from anchored.errors import EnvironmentFailure, InputError
+from anchored.fetch.redact import redacted_text
 from anchored.files import disk_failure, file_digest
 
 _LIMIT = 1 << 30
@@ -88,6 +88,6 @@ def _download(wheel: Wheel, path: Path) -> None:
 
 
 def _last_words(text: str) -> str:
-    """The line of pip's complaint without passwords in addresses."""
+    """The line of pip's complaint without what is secret in addresses."""
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("WARNING")]
-    return re.sub(r"//[^/@\s]*@", "//", lines[-1]) if lines else "it gave no reason."
+    return redacted_text(lines[-1]) if lines else "it gave no reason."

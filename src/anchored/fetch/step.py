@@ -21,7 +21,7 @@ from anchored.fetch.pins import Extent, Fetched, FetchedFile, extent, read_recor
 from anchored.fetch.place import check_placed
 from anchored.fetch.sources import Source, find_source
 from anchored.fetch.unpack import unpack
-from anchored.files import disk_failure
+from anchored.files import disk_failure, replace_folder
 from anchored.locks import exclusive
 from anchored.paths import SOURCE_OF_FILE, Paths
 
@@ -70,7 +70,7 @@ def _fetch(source: Source, folder: Path, *, archive: bool, force: bool) -> str:
         load = from_hub if source.hub else from_addresses
         record, files = load(source, work, folder, record, archive=archive)
         made = _made(source, work, files)
-    _put_in_place(source, made, target, files, work)
+    _put_in_place(source, made, target, files)
     write_record(folder, record.model_copy(update={"target": extent(target), "files": files}))
     shutil.rmtree(work)
     note = f"\n  {source.note}" if source.note else ""
@@ -101,20 +101,19 @@ def _built(source: Source, work: Path, *, cache: Path) -> tuple[Path, dict[str, 
     return made, {made.name: FetchedFile(sha256=measure(made, [])["sha256"], size=made.stat().st_size, origin="built here")}
 
 
-def _put_in_place(source: Source, made: Path, target: Path, files: dict[str, FetchedFile], work: Path) -> None:
+def _put_in_place(source: Source, made: Path, target: Path, files: dict[str, FetchedFile]) -> None:
     """Gives the finished folder or file its name, provenance first: a kill leaves nothing that says less than it is."""
-    if read_source(made) is None:
+    # Builders say what they made. A SOURCE.json that came with a download speaks for whoever wrote it.
+    if not source.builder or read_source(made) is None:
         _describe(made, source, files)
     target.parent.mkdir(parents=True, exist_ok=True)
     beside = made.with_name(made.name + SOURCE_OF_FILE)
     if beside.exists():
         os.replace(beside, target.with_name(target.name + SOURCE_OF_FILE))
-    replaced = work / "replaced"
-    shutil.rmtree(replaced, ignore_errors=True)
-    if target.is_dir():
-        os.rename(target, replaced)
-    os.replace(made, target)
-    shutil.rmtree(replaced, ignore_errors=True)
+    if made.is_dir():
+        replace_folder(made, target)
+    else:
+        os.replace(made, target)
 
 
 def _adopted(source: Source, target: Path, record: Fetched) -> Fetched:

@@ -84,6 +84,8 @@ class Resumable:
         part = Part.of(self.folder, self.name, url)
         with requests.Session() as session:
             session.headers.update({"User-Agent": f"anchored/{__version__}", "Accept-Encoding": "identity"})
+            if url.startswith("https:"):
+                del session.adapters["http://"]  # a redirect to it is refused before anything is said there
             self._persist(session, url, part)
         os.replace(part.file, output_file)
         part.remove()
@@ -248,11 +250,13 @@ class Part:
 
 
 def _asked(session: requests.Session, url: str, headers: dict[str, str]) -> requests.Response:
-    """The head of an answer. A redirect from https to http is refused: its file could be anybody's."""
+    """The head of an answer. A redirect from https to anything else is refused: its file could be anybody's."""
     try:
         response = session.get(url, headers=headers, stream=True, timeout=_TIMEOUT)
     except requests.exceptions.TooManyRedirects:
         raise InputError(f"{redacted(url)} redirects without end.", "look at the address in a browser.") from None
+    except requests.exceptions.InvalidSchema:
+        raise InputError(f"{redacted(url)} redirects to an address that is not https.", "fetch it with a browser.") from None
     except requests.exceptions.SSLError:
         raise InputError(f"{redacted(url)}: the server's certificate is not accepted.", "check the clock and the proxy.") from None
     except requests.exceptions.Timeout:
@@ -262,10 +266,6 @@ def _asked(session: requests.Session, url: str, headers: dict[str, str]) -> requ
         raise _Again("the connection was cut" if cut else "the server cannot be reached") from None
     except requests.exceptions.RequestException as error:
         raise InputError(f"{redacted(url)} cannot be asked: {type(error).__name__}.", "check the address and the proxy.") from None
-    steps = [*(step.url for step in response.history), response.url]
-    if steps[0].startswith("https:") and any(step.startswith("http:") for step in steps):
-        response.close()
-        raise InputError(f"{redacted(url)} redirects to a connection without encryption.", "fetch it with a browser.")
     return response
 
 

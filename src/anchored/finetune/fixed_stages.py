@@ -42,7 +42,7 @@ class FixedStages:
         model = place(make_backbone(), device).eval()
         self._stem, _ = split(model, stages)
         self._places = np.full(len(store.packed), -1, dtype=np.int64)
-        self._activations: Tensor | None = None
+        self._activations = torch.empty(0)
 
     def tail(self, model: nn.Module) -> Callable[[Tensor], Tensor]:
         """From activations to features (B, D), through the trained stages of `model`."""
@@ -50,18 +50,19 @@ class FixedStages:
 
     def __call__(self, rows: NDArray[np.int64]) -> Tensor:
         """Activations of the store's `rows`, which `add` was given, on the device."""
-        assert self._activations is not None
         return self._activations[torch.from_numpy(self._places[rows])].to(self._device)
 
     @torch.no_grad()
     def add(self, rows: NDArray[np.int64]) -> None:
         """Computes the activations of `rows` that are not there yet."""
         missing = np.unique(rows[self._places[rows] < 0])
-        if not len(missing):
-            return
-        found = [] if self._activations is None else [self._activations]
-        self._places[missing] = sum(map(len, found)) + np.arange(len(missing))
-        for part in np.array_split(missing, -(-len(missing) // _BATCH)):
-            inputs = to_input(self._store.layer("image")[part], self._entry, self._device)
-            found.append(self._stem(inputs).float().cpu())
-        self._activations = torch.cat(found)
+        before = len(self._activations)
+        for start in range(0, len(missing), _BATCH):
+            part = missing[start : start + _BATCH]
+            made = self._stem(to_input(self._store.layer("image")[part], self._entry, self._device)).float().cpu()
+            if not start:
+                # Room for all at once: a list of parts and their concatenation would take twice the memory.
+                room = made.new_empty((len(missing), *made.shape[1:]))
+                self._activations = torch.cat([self._activations, room]) if before else room
+            self._activations[before + start : before + start + len(part)] = made
+        self._places[missing] = before + np.arange(len(missing))

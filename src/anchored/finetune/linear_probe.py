@@ -36,12 +36,16 @@ def probe_cell(cell: Mapping[str, Any], material: Material, key: str, cache: dic
         }
     found = cache[cell["draw"]]
     fitted = fit_logistic(found["train"], material.store.column("y", rows["train"]), cell["hyper"]["c"])
-    logits = {f"0/{split}": _logits(fitted.decision_function(found[split])) for split in ("val", "test")}
+    classes = material.store.classes
+    logits = {f"0/{split}": _logits(fitted.decision_function(found[split]), fitted.classes_, classes) for split in ("val", "test")}
     return CellState(key, logits=logits, finished=True)
 
 
-def _logits(decision: NDArray) -> Tensor:
-    """Logits (N, classes); for two classes the decision is one column, the log-odds of class 1."""
-    if decision.ndim == 1:
-        decision = np.stack([np.zeros_like(decision), decision], axis=1)
-    return torch.from_numpy(decision.astype(np.float32))
+def _logits(decision: NDArray, known: NDArray[np.int64], classes: int) -> Tensor:
+    """Logits (N, classes) of a decision on the classes `known`; for two of them it is one column, the log-odds of the second.
+
+    A class that no training image has is never predicted.
+    """
+    logits = np.full((len(decision), classes), -np.inf, np.float32)
+    logits[:, known] = np.stack([np.zeros_like(decision), decision], axis=1) if decision.ndim == 1 else decision
+    return torch.from_numpy(logits)

@@ -110,19 +110,17 @@ class _Trainer:
         store = material.store
         self._rows = store.rows("train", cell["draw"])
         self._labels = torch.from_numpy(store.column("y", self._rows)).to(material.device)
-        classes = int(store.index["y"].max()) + 1  # type: ignore[arg-type]
         backbone = place(material.make_backbone(), material.device)
         frozen = cell["hyper"]["stages"] if cell["arm"] == "freeze" else cell["training"].get("frozen_stages")
         if frozen is not None:
             freeze_stages(backbone, frozen, cell=name)
         tail = material.fixed.tail(backbone) if material.fixed else None
-        self.model = place(Classifier(backbone, classes, tail), material.device)
+        self.model = place(Classifier(backbone, store.classes, tail), material.device)
         self.anchor: Anchor = make_anchor(self.model.backbone, cell, material.fisher)
         self.optimizer = self._make_optimizer()
         self._evaluation = evaluation_rows(store, cell)
         if material.fixed:
-            for rows in (self._rows, *self._evaluation.values()):
-                material.fixed.add(rows)
+            material.fixed.add(np.concatenate([self._rows, *self._evaluation.values()]))
         self._augment = Augmentation(steps) if (steps := cell["training"].get("augmentation")) else None
         if state.epoch:
             self.model.load_state_dict(state.network)

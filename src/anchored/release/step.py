@@ -1,11 +1,9 @@
 """`anchored fim-release`: from a measured FIM to a folder for others. Whole or absent; the same FIM gives the same bytes."""
 
 import logging
-import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,7 @@ from anchored.backbones.features import channel_statistics
 from anchored.diagnostics.figures import layers_figure
 from anchored.diagnostics.summary import Summary, summarise
 from anchored.errors import ConfigError, InputError
-from anchored.files import disk_failure, file_digest, read_json, write_bytes, write_text
+from anchored.files import disk_failure, file_digest, folder_beside, read_json, replace_folder, write_bytes, write_text
 from anchored.fisher import LoadedFisher, load_fisher
 from anchored.fisher.folder import BACKBONE, CARD, FIM, METADATA, SUMS, checksums, read_checksums
 from anchored.locks import exclusive
@@ -63,7 +61,7 @@ def fim_release(
         raise ConfigError(f"'{licence}' is no SPDX licence expression.", "for example CC-BY-4.0, or Apache-2.0 OR MIT.")
     typed, folder = folder, folder.absolute()
     _require_ours(folder)
-    with exclusive(f"fim-release {name}", paths), _building(folder) as built:
+    with exclusive(f"fim-release {name}", paths), folder_beside(folder) as built:
         record, backbone, fisher, anchor = _read(name, paths)
         summary = summarise(fisher)
         _copy(paths.fim(name) / FIM, built / FIM)
@@ -84,7 +82,7 @@ def fim_release(
             return
         if folder.is_dir() and any(folder.iterdir()) and not force:
             raise ConfigError(f"{folder} holds another release.", "pass --force to replace it, or choose another folder.")
-        _swap(built, folder)
+        replace_folder(built, folder)
     log.info("fim-release %s: %d files in %s", name, len(_contents(folder)), typed)
 
 
@@ -173,21 +171,6 @@ def _require_ours(folder: Path) -> None:
         raise ConfigError(f"{folder} holds files of somebody else: {', '.join(foreign[:3])}.", "choose a new or an empty folder.")
 
 
-@contextmanager
-def _building(folder: Path) -> Iterator[Path]:
-    """A temporary folder beside `folder`; whatever happens, it is gone afterwards."""
-    built = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    try:
-        shutil.rmtree(built, ignore_errors=True)
-        built.mkdir(parents=True)
-    except OSError as error:
-        raise disk_failure(folder, error) from error
-    try:
-        yield built
-    finally:
-        shutil.rmtree(built, ignore_errors=True)
-
-
 def _copy(source: Path, target: Path) -> None:
     try:
         shutil.copyfile(source, target)
@@ -197,21 +180,3 @@ def _copy(source: Path, target: Path) -> None:
 
 def _contents(folder: Path) -> dict[str, str]:
     return {path.name: file_digest(path) for path in folder.iterdir()}
-
-
-def _swap(built: Path, folder: Path) -> None:
-    """Puts `built` in the place of `folder`, which keeps its old content if that fails."""
-    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
-    try:
-        if folder.exists():
-            os.rename(folder, old)
-        try:
-            os.rename(built, folder)
-        except OSError:
-            if old.exists():
-                os.rename(old, folder)
-            raise
-    except OSError as error:
-        raise disk_failure(folder, error) from error
-    finally:
-        shutil.rmtree(old, ignore_errors=True)

@@ -7,13 +7,22 @@ import image_sets
 import pytest
 from test_read_images import as_folder, as_parquet, as_shards, as_tar, as_zip
 
-from anchored import record
+from anchored import file_digests, record
 from anchored.data.step import prepare
 from anchored.paths import Paths
 from anchored.steps import foreign_inputs
 
+
+def above(folder: Path) -> Path:
+    """The folder around the one of the archive; whoever made it says what it is."""
+    image_sets.waterbirds(folder / "waterbirds_v1.0")
+    (folder / "SOURCE.json").write_text('{"schema": 1, "name": "X", "version": "1", "licences": []}')
+    return folder
+
+
 PARTS = {
     "waterbirds": lambda root: (image_sets.waterbirds(root / "set"), {"published": False}, ["metadata.csv"]),
+    "waterbirds inside": lambda root: (above(root / "set"), {"published": False}, ["metadata.csv", "SOURCE.json"]),
     "folder": lambda root: (image_sets.own(root / "set", "ab" * 6, "xxyy" * 3, image_sets.SPLITS), {}, ["metadata.csv"]),
     "celeba": lambda root: (
         image_sets.celeba(root / "set", images="zip"), {"published": False},
@@ -45,7 +54,7 @@ def test_a_changed_list_or_archive_is_noticed(tmp_path, monkeypatch, part) -> No
     prepare(plan, "set", paths)
     assert not built
     for number, path in enumerate(watched, start=1):
-        if path.suffix == ".csv":
+        if path.suffix in (".csv", ".json"):
             path.write_text(path.read_text() + "\n")
         else:
             os.utime(path, ns=(0, number))
@@ -60,8 +69,8 @@ def test_archives_are_not_read_to_say_nothing_to_do(tmp_path, monkeypatch) -> No
     plan, _ = make(tmp_path, "images tar")
     prepare(plan, "set", Paths(tmp_path))
     read: list[str] = []
-    real = record.file_digest
-    monkeypatch.setattr(record, "file_digest", lambda path: read.append(path.name) or real(path))
+    real = file_digests.file_digest
+    monkeypatch.setattr(file_digests, "file_digest", lambda path: read.append(path.name) or real(path))
     prepare(plan, "set", Paths(tmp_path))
     assert "set.tar" not in read
     assert "images.npy" in read

@@ -131,7 +131,7 @@ def watched(entry: Mapping[str, Any], root: Path) -> list[Path]:
         match entry["reader"]:
             case "waterbirds":
                 home = waterbirds_folder(folder)
-                found = [home / METADATA, source_file(home)]
+                found = [home / METADATA, source_file(home), source_file(folder)]
             case "celeba" if zipfile.is_zipfile(folder):
                 found = [folder, source_file(folder)]
             case "celeba":
@@ -147,12 +147,13 @@ def watched(entry: Mapping[str, Any], root: Path) -> list[Path]:
                 found = []
     except (InputError, OSError):
         return []  # the reader says what is wrong, and where
-    return [path for path in found if path.is_file()]
+    return [path for path in dict.fromkeys(found) if path.is_file()]
 
 
 def _archives(folder: Path) -> list[Path]:
     # Only beside each other in the folder: its depths may hold a million images.
-    return sorted(file for file in folder.iterdir() if file.suffix.lower() in (".tar", ".parquet")) if folder.is_dir() else []
+    found = folder.iterdir() if folder.is_dir() else ()
+    return sorted(file for file in found if file.suffix.lower() in (".tar", ".parquet") and not file.name.startswith("."))
 
 
 def _first(places: list[Path], names: tuple[str, ...]) -> Path | None:
