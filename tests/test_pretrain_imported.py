@@ -287,10 +287,11 @@ def test_description_beside_the_file_is_an_input(study):
     plan = plan_of(VIT, {"from": "checkpoint", "dino": OF_VIT})
     pretrain(plan, "theirs", study)
     assert planned_step(plan, "backbones", "theirs", study).is_up_to_date()
-    (study.root / "full.pth.source.json").write_text('{"schema": 1, "note": "possibly fine-tuned"}')
+    said = {"name": "Theirs", "version": "1", "licences": ["MIT"], "note": "possibly fine-tuned"}
+    (study.root / "full.pth.source.json").write_text(json.dumps({"schema": 1, **said}))
     assert not planned_step(plan, "backbones", "theirs", study).is_up_to_date()
     pretrain(plan, "theirs", study)
-    assert measured(study)["source"] == {"name": "full.pth", "file": {"note": "possibly fine-tuned"}}
+    assert measured(study)["source"] == {"name": "full.pth", "file": said}
     record = json.loads((study.backbone("theirs") / "record.json").read_text())
     assert {"full.pth", "full.pth.source.json", "results/data/bank/manifest.json"} == set(record["inputs"])
 

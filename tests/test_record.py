@@ -171,6 +171,17 @@ def test_failed_run_leaves_no_record(paths):
     assert execute(toy(paths))
 
 
+def test_a_step_that_changes_nothing_keeps_its_record(paths):
+    """Sources are removed when the disk is full: the store made of them is still what its record says, and of use."""
+    execute(toy(paths))
+    before = (paths.results / "toy/record.json").read_bytes()
+    (paths.results / "input.txt").write_text("changed")
+    with pytest.raises(FileNotFoundError), toy(paths).run():
+        (paths.results / "toy/record.json").read_text()
+    assert (paths.results / "toy/record.json").read_bytes() == before
+    assert not toy(paths).is_up_to_date()
+
+
 def test_force_computes(paths):
     """For timing, and for those who trust nobody."""
     execute(toy(paths))

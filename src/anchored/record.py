@@ -27,7 +27,7 @@ from typing import Any
 from anchored import __version__, steps
 from anchored.errors import InputError
 from anchored.file_digests import FileDigests
-from anchored.files import file_digest, value_digest, write_json
+from anchored.files import file_digest, value_digest, write_bytes, write_json
 from anchored.locks import exclusive
 from anchored.paths import Paths
 from anchored.plan.load import Plan, lookup
@@ -104,11 +104,10 @@ class Step:
                 log.info("%s %s: nothing to do, %s is up to date", self.step, self.name, self.record)
                 yield None
                 return
-            # A record left over would vouch for outputs that are about to change.
-            self.record.unlink(missing_ok=True)
             running = Running(inputs=digests, key=key, digest=self._digests)
             started, clock = datetime.now(UTC), time.perf_counter()
-            yield running
+            with self._without_record():
+                yield running
             write_json(
                 self.record,
                 {
@@ -131,6 +130,23 @@ class Step:
             )
             self._digests.save()
             log.info("%s %s: done in %.1f s", self.step, self.name, time.perf_counter() - clock)
+
+    @contextmanager
+    def _without_record(self) -> Iterator[None]:
+        """Takes the old record away: it would vouch for outputs that are about to change. Where the step fails before it changes
+        any (its sources are gone, say), the record is put back, for it is true, though of another key than the present one.
+        """
+        try:
+            before = self.record.read_bytes()
+        except OSError:
+            before = None
+        self.record.unlink(missing_ok=True)
+        try:
+            yield
+        except Exception:
+            if before is not None and self._vouches(before):
+                write_bytes(self.record, before)
+            raise
 
     def is_up_to_date(self) -> bool:
         """Whether the record vouches for the outputs, given the present inputs, plan entry and code."""
@@ -161,11 +177,18 @@ class Step:
 
     def _up_to_date(self, key: str) -> bool:
         try:
-            record = json.loads(self.record.read_text())
-            made = record["outputs"]
-        except (OSError, ValueError, KeyError, TypeError):
+            return self._vouches(self.record.read_bytes(), key)
+        except OSError:
             return False
-        return record.get("key") == key and all(
+
+    def _vouches(self, text: bytes, key: str | None = None) -> bool:
+        """Whether a record is of the present outputs, and of `key` where it is given."""
+        try:
+            record = json.loads(text)
+            found, made = record["key"], record["outputs"]
+        except (ValueError, KeyError, TypeError):
+            return False
+        return key in (None, found) and all(
             path.exists() and made.get(self._relative(path)) == path_digest(path, self._digests) for path in self.outputs
         )
 

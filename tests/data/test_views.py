@@ -158,3 +158,23 @@ def test_swap_without_masks_is_refused(mini):
     """The labelled dataset has no masks; zeros in their place would swap nothing and say nothing."""
     with pytest.raises(InputError, match="has no layer 'mask'"):
         ViewMaker(open_store(mini.data("scenes")), policy(background_swap=0.5), CPU)
+
+
+def test_an_image_is_read_once_for_all_its_views(bank, monkeypatch):
+    """Of a compressed store, reading is decompressing."""
+    asked = []
+
+    class Counted(np.ndarray):
+        def __getitem__(self, rows):
+            asked.append(rows)
+            return np.asarray(self)[rows]
+
+    maker = ViewMaker(bank, policy(**LIVELY | {"background_swap": 0}), CPU)
+    rows = np.arange(4)
+    draws = maker.draw(np.random.default_rng(0), rows)
+    expected = maker(rows, draws)
+    monkeypatch.setattr(maker, "_images", np.asarray(bank.layer("image")).view(Counted))
+    large, small = maker(rows, draws)
+    assert len(asked) == 1
+    assert torch.equal(large, expected[0])
+    assert torch.equal(small, expected[1])

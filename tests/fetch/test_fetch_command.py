@@ -14,8 +14,10 @@ from pathlib import Path
 import pytest
 from fetch_cases import sha256, tar_gz
 
+from anchored import file_digests
 from anchored.data.provenance import read_source, write_source
 from anchored.fetch import builders
+from anchored.files import file_digest
 
 FILES = {"birds/metadata.csv": b"img_filename,y\na.jpg,0\n", "birds/a.jpg": b"\xff\xd8" + bytes(3000)}
 ARCHIVE = tar_gz(FILES)
@@ -98,6 +100,20 @@ def test_weights(web, table, fetch, tmp_path):
     assert found is not None
     assert (found.name, found.files) == ("net", {"net.pth": hashlib.sha256(WEIGHTS).hexdigest()})
     assert "nothing to do" in fetch("net").out
+
+
+def test_weights_that_did_not_change_are_not_read_again(web, table, fetch, tmp_path, monkeypatch):
+    """A full checkpoint has 1.4 GB; a change of the same size is noticed all the same."""
+    read: list[str] = []
+    monkeypatch.setattr(file_digests, "LARGE", 1)
+    monkeypatch.setattr(file_digests, "file_digest", lambda path: read.append(path.name) or file_digest(path))
+    weights(table, web.serve("/net.pth", WEIGHTS), digest=sha256(WEIGHTS))
+    assert [fetch("net").code for _ in range(3)] == [0, 0, 0]
+    assert read == ["net.pth"]
+    (tmp_path / "weights/net.pth").write_bytes(WEIGHTS[::-1])
+    done = fetch("net")
+    assert done.code == 3
+    assert "its content changed" in done.err
 
 
 def test_another_place(web, table, fetch, tmp_path):

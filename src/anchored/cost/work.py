@@ -5,7 +5,7 @@
 | matmul, convolution | a network, in a precision, by plain training or a way that is slower | floating-point operations |
 | read | packed stores, wherever images are used | bytes |
 | views | random views for pre-training and the Fisher | pixels |
-| decode | image files, by each thread of prepare | images |
+| decode | image files, by each CPU of prepare | images |
 | draw | scenes of DigitScenes, by prepare | images |
 | state | resume states, merged sums and copied weights | bytes |
 | fit | logistic regressions | values of features |
@@ -124,7 +124,7 @@ class _Book:
     def _prepare(self, kind: str, name: str, needs: frozenset[Job]) -> Work:
         images = self.images(name)
         drawn = self._plan[kind][name]["reader"].startswith("digitscenes")
-        # Image files are decoded by all the threads of the job.
+        # Image files are decoded by all CPUs of the process: under a scheduler those of the plan's threads.
         amounts = _amounts(draw=images.stored) if drawn else _amounts(decode=images.stored / self._plan["threads"])
         return Work("prepare", None, amounts, images.stored, needs, False, {"packed images": images.disk_bytes})
 

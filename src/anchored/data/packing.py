@@ -120,7 +120,7 @@ def _require_space(images: Decoded, journal: "_Journal", work: Path, storage: St
         raise EnvironmentFailure(
             f"{len(images)} images of {images.size} x {images.size} pixels need {needed / 1e9:.1f} GB more, "
             f"{work} has {free / 1e9:.1f} GB.",
-            "free space, lower `size`, or set `storage: zstd`, which halves them.",
+            "free space, lower `size`, or set `storage: zstd`, which takes less than half.",
         )
 
 

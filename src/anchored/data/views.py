@@ -94,15 +94,15 @@ class ViewMaker:
             global views (B, G, 3, S, S) and local views (B, L, 3, s, s) or None, float in [0, 1] before normalisation.
         """
         globals_ = self._policy["global_crops"]
-        size = self._images.shape[1]
-        large = self._views(rows, draws.views(0, globals_), size)
+        images, size = self._tensor(self._images[rows]).float(), self._images.shape[1]
+        large = self._views(images, rows, draws.views(0, globals_), size)
         if not self._policy["local_crops"]:
             return large, None
-        return large, self._views(rows, draws.views(globals_, None), self._policy["local_size"])
+        return large, self._views(images, rows, draws.views(globals_, None), self._policy["local_size"])
 
-    def _views(self, rows: NDArray[np.int64], draws: Draws, size: int) -> Tensor:
+    def _views(self, images: Tensor, rows: NDArray[np.int64], draws: Draws, size: int) -> Tensor:
         count, views = draws.side.shape
-        pixels = self._pixels(rows, draws)
+        pixels = self._pixels(images, rows, draws)
         grid = self._tensor(np.where(draws.flip, -1, 1).astype(np.float32) * draws.side)
         theta = torch.zeros(count, views, 2, 3, device=self._device)
         theta[..., 0, 0] = grid
@@ -112,10 +112,9 @@ class ViewMaker:
         cropped = F.grid_sample(pixels.flatten(0, 1), where, padding_mode="border", align_corners=False)
         return self._colour(cropped, draws).unflatten(0, (count, views))
 
-    def _pixels(self, rows: NDArray[np.int64], draws: Draws) -> Tensor:
-        """Scenes (B, V, 3, H, W) in [0, 1], the background swapped where the draws say so."""
-        views = draws.side.shape[1]
-        images = self._tensor(self._images[rows]).float()[:, None].expand(-1, views, -1, -1, -1)
+    def _pixels(self, images: Tensor, rows: NDArray[np.int64], draws: Draws) -> Tensor:
+        """Scenes (B, V, 3, H, W) in [0, 1] of `images` (B, H, W, 3), the background swapped where the draws say so."""
+        images = images[:, None].expand(-1, draws.side.shape[1], -1, -1, -1)
         if self._masks is not None and self._backgrounds is not None and draws.swap.any():
             keep = 1 - self._tensor(self._masks[rows]).float()[:, None] / 255
             own = self._tensor(self._backgrounds[rows]).float()[:, None]

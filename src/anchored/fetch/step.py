@@ -2,7 +2,7 @@
 
     DIR/TARGET                      what users read, with SOURCE.json in it, or TARGET.source.json beside it
     DIR/.fetched/NAME.json          what came: pins of files that nothing else pins (`pins`)
-    DIR/.fetch/                     locks, parts of unfinished downloads, caches of builders; may be removed at any time
+    DIR/.fetch/                     locks, parts of unfinished downloads, digests, caches of builders; may be removed at any time
 
 DIR is data/ for datasets and weights/ for weights, below the root folder.
 """
@@ -21,6 +21,7 @@ from anchored.fetch.pins import Extent, Fetched, FetchedFile, extent, read_recor
 from anchored.fetch.place import check_placed
 from anchored.fetch.sources import Source, find_source
 from anchored.fetch.unpack import unpack
+from anchored.file_digests import FileDigests
 from anchored.files import disk_failure, replace_folder
 from anchored.locks import exclusive
 from anchored.paths import SOURCE_OF_FILE, Paths
@@ -57,7 +58,7 @@ def _fetch(source: Source, folder: Path, *, archive: bool, force: bool) -> str:
     if os.path.lexists(target):
         record = _adopted(source, target, record)
         if not force:
-            _require_whole(source, target, record)
+            _require_whole(source, target, record, FileDigests(folder / ".fetch" / "digests" / f"{source.name}.json", folder))
             write_record(folder, record)
             return f"{target} is there already; nothing to do."
     for line in source.licence_lines:
@@ -144,10 +145,11 @@ def _adopted(source: Source, target: Path, record: Fetched) -> Fetched:
     )
 
 
-def _require_whole(source: Source, target: Path, record: Fetched) -> None:
+def _require_whole(source: Source, target: Path, record: Fetched, digest: FileDigests) -> None:
     found: Extent = extent(target)
     digests = {file.sha256 for file in record.files.values()}
-    changed = source.kind == "weights" and digests and measure(target, [])["sha256"] not in digests
+    changed = source.kind == "weights" and digests and digest(target) not in digests
+    digest.save()
     if found != record.target or changed:
         what = "its content changed" if found == record.target else f"{found} instead of {record.target}"
         raise InputError(
