@@ -2,6 +2,7 @@
 
 import csv
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -72,7 +73,7 @@ def test_from_an_unknown_folder_to_tables(birds, run_cli, monkeypatch) -> None:
     written = (root / "results" / "tables" / "my-birds-val-wga-tuned.md").read_text()
     assert "- Source: folder My Birds, as given.\n" in written
     assert "- Preprocessing: short-side (shorter side 32 bicubic, centre 32).\n" in written
-    assert "(ibis, lake 18, ibis, wood 6, jay, lake 6, jay, wood 18)" in written
+    assert "(ibis, lake: 18; ibis, wood: 6; jay, lake: 6; jay, wood: 18)" in written
     rows = [line for line in written.splitlines() if line.startswith("| ")][1:]
     assert [row.split("|")[1].strip() for row in rows] == ["ERM", "Linear probe", "Frozen stages", "L2-SP", "EWC"]
     assert run_cli("prepare", "my-birds", "--check").code == 0
@@ -172,3 +173,23 @@ def test_arms_have_equal_numbers_of_configurations(birds, run_cli, monkeypatch) 
         plan = expand(read_config(Path(f"{number}.yaml")))
         (experiment,) = plan["experiments"].values()
         assert {len(arm["configurations"]) for arm in experiment["arms"].values()} == {4}
+
+
+def test_names_of_the_plan_keep_their_letters(tmp_path, run_cli, monkeypatch) -> None:
+    """A name of the plan has a to z only: an accent must not become a gap. The commands that are printed survive a copy."""
+    monkeypatch.chdir(tmp_path)
+    image_sets.waterbirds(tmp_path / "Vögel am Fluß")
+    done = run_cli("init", "Vögel am Fluß", "--root", "my work")
+    assert done.code == 0, done.err
+    assert Path("my work/config/vogel-am-fluss.yaml").is_file()
+    assert "anchored plan --config 'my work/config/vogel-am-fluss.yaml' --out 'my work/plans/vogel-am-fluss.json'" in done.out
+
+
+def test_an_archive_of_ones_own_is_to_be_unpacked(tmp_path, run_cli, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    image_sets.waterbirds(tmp_path / "birds")
+    shutil.make_archive("birds", "zip", "birds")
+    done = run_cli("init", "birds.zip")
+    assert done.code == 3
+    assert done.err.startswith("error: birds.zip is a zip file, but not CelebA's")
+    assert "unpack it, and name the folder." in done.err

@@ -4,8 +4,10 @@ import difflib
 import json
 import os
 import re
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 
 import yaml
 
@@ -57,14 +59,14 @@ def init(folder: Path, *, backbone: str | None, out: Path | None, root: Path) ->
     text = configuration(found, name, model, _relative(Path(found.entry["folder"]), root))
     plan = expand(Config.model_validate(yaml.safe_load(text)))
     write_text(path, text)
-    compiled = Path("plans") / f"{name}.json"
+    compiled = root / "plans" / f"{name}.json"
     return "\n".join(
         [
             *_described(found),
             "",
             f"wrote {path}: {summary(plan)}. Read its comments, then",
-            f"  anchored plan --config {path} --out {compiled}",
-            f"  snakemake --cores 2 --config plan={compiled}",
+            f"  anchored plan --config {quote(str(path))} --out {quote(str(compiled))}",
+            f"  snakemake --cores 2 --config {quote(f'plan={compiled}')}",
         ]
     )
 
@@ -218,8 +220,10 @@ def _timm(name: str) -> Pretrained:
 
 
 def _identifier(path: Path) -> str:
-    """The last part of a path as a name of the plan."""
+    """The last part of a path as a name of the plan; letters lose their accents."""
     stem = path.resolve().name.lower().removesuffix(".zip").removesuffix(".parquet")
+    stem = unicodedata.normalize("NFKD", stem.casefold())
+    stem = "".join(letter for letter in stem if not unicodedata.combining(letter))
     name = "-".join(re.findall(r"[a-z0-9]+", stem)) or "data"
     # `2021`, `on` and `null` are no text in YAML.
     return name if isinstance(yaml.safe_load(name), str) else f"data-{name}"

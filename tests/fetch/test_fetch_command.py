@@ -308,6 +308,19 @@ def test_killed_after_putting_in_place(web, table, fetch, tmp_path):
     assert (fetch("birds").code, web.asked) == (0, [])
 
 
+def test_weights_without_a_record_are_compared_with_their_provenance(web, table, fetch, tmp_path):
+    """Who loses .fetched/ keeps FILE.source.json, which has the digest: a changed file is no fetched one."""
+    weights(table, web.serve("/net.pth", WEIGHTS))
+    assert fetch("net").code == 0
+    (tmp_path / "weights/.fetched/net.json").unlink()
+    assert "nothing to do" in fetch("net").out
+    (tmp_path / "weights/.fetched/net.json").unlink()
+    (tmp_path / "weights/net.pth").write_bytes(WEIGHTS[:-1] + b"?")
+    done = fetch("net")
+    assert done.code == 3
+    assert "is not what was fetched: its content changed" in done.err
+
+
 # --- by hand ---------------------------------------------------------------------------------------------------------------
 
 

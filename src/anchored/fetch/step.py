@@ -130,7 +130,12 @@ def _adopted(source: Source, target: Path, record: Fetched) -> Fetched:
     # a builder has its own way to write the name
     ours = provenance is not None and provenance.version == source.version and (source.builder or provenance.name == source.title)
     if provenance and ours and pins in ({}, provenance.files):
-        return record.model_copy(update={"target": extent(target)})
+        files = record.files
+        if source.kind == "weights" and not files:  # so that the file is compared with what was said of it
+            said = (provenance.files or {}).items()
+            size = target.stat().st_size
+            files = {name: FetchedFile(sha256=sha256, size=size, origin="found in place") for name, sha256 in said}
+        return record.model_copy(update={"target": extent(target), "files": files})
     known = [digest for file in source.files for digest in file.digests if digest.whole]
     if source.kind == "weights" and known and target.is_file():
         found = measure(target, [digest.algorithm for digest in known])

@@ -95,7 +95,8 @@ def _material(plan: Plan, cell: Mapping[str, Any], paths: Paths, device: torch.d
     if cell["fim"]:
         fisher = load_fisher(paths.fim(cell["fim"]) / "fim.safetensors", anchor)
     store = open_store(paths.data(cell["dataset"]))
-    stages = cell["training"].get("frozen_stages")
+    # A probe trains nothing, so it has no use for what fixed stages make.
+    stages = cell["training"].get("frozen_stages") if cell["arm"] != "linear-probe" else None
     fixed = None if stages is None else FixedStages(lambda: copy.deepcopy(anchor), stages, store, entry, device)
     return Material(store, entry, lambda: copy.deepcopy(anchor), fisher, device, fixed)
 

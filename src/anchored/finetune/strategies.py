@@ -33,7 +33,8 @@ def freeze_stages(model: nn.Module, stages: int, *, cell: str) -> None:
     if stages >= len(groups) - 1:
         raise ConfigError(
             f"cell {cell} freezes {stages} stages, its backbone has {len(groups) - 1}.",
-            "lower arms.freeze.stages: something has to train (the arm linear-probe freezes everything).",
+            "lower arms.freeze.stages, or training.frozen_stages where that set it: something has to train (the arm linear-probe "
+            "freezes everything).",
         )
     frozen = {name for group in groups[: stages + 1] for name in group}
     for name, parameter in model.named_parameters():

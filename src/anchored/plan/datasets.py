@@ -183,6 +183,7 @@ class Folder(_Labelled):
     """Labelled images in a folder with a `metadata.csv`, such as the on-disk format of Waterbirds.
 
     The table has a line an image: `img_filename` (relative to the folder), `split`, `y` (class) and `a` or `place` (attribute).
+    Without a table, the folders `train`, `val` and `test` must hold a folder of images for each class; set `attribute: "-"` then.
     """
 
     reader: Literal["folder"]

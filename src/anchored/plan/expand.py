@@ -87,6 +87,14 @@ def _backbones(config: Config) -> dict[str, Any]:
     return entries
 
 
+def _title(name: str, experiment: Experiment, config: Config) -> str:
+    """What tables call an experiment without a title; its name says more where another one compares on the same."""
+    compared = (experiment.dataset, experiment.backbone)
+    plain = ", ".join(compared)
+    alike = [other for other in config.experiments.values() if (other.dataset, other.backbone) == compared]
+    return plain if len(alike) == 1 else f"{name}: {plain}"
+
+
 def _source(backbone: Backbone) -> str:
     """What imported weights are, where the configuration does not say it."""
     if backbone.weights is None or backbone.weights.checkpoint is None:
@@ -145,7 +153,7 @@ def _experiment(config: Config, name: str) -> dict[str, Any]:
     entry = _dump(experiment)
     for key in ("training", "configurations_per_job", "replicates_per_job"):
         del entry[key]
-    entry["title"] = experiment.title or f"{experiment.dataset}, {experiment.backbone}"
+    entry["title"] = experiment.title or _title(name, experiment, config)
     backbone = config.backbones[experiment.backbone]
     entry["backbones"] = copy_names(experiment.backbone, backbone.copies)
     # What a reader must know whatever the note says: whose weights, and what no arm trains.

@@ -76,7 +76,8 @@ def seed_notes(picks: pl.DataFrame) -> list[str]:
     seeds = picks.select("backbone", "replicate").n_unique()
     backbones = picks["backbone"].n_unique()
     checkpoints = f"checkpoint{'s' if backbones > 1 else ''}"
-    notes = [f"{seeds} seeds: {backbones} pre-trained {checkpoints} times replicates (data draw and training order)."]
+    counted = f"{seeds} seed{'s' if seeds > 1 else ''}"
+    notes = [f"{counted}: {backbones} pre-trained {checkpoints} times replicates (data draw and training order)."]
     if backbones < seeds:
         notes[0] = notes[0][:-1] + f"; seeds share {backbones} {checkpoints}, so the intervals understate the uncertainty."
     if seeds < MINIMUM_SEEDS:
@@ -95,7 +96,7 @@ def interval_note(draws: int) -> str:
 
 def average_note(groups: Groups) -> str:
     """What the two averages are."""
-    sizes = ", ".join(f"{name} {size}" for name, size in zip(groups.names, groups.train_sizes, strict=True))
+    sizes = "; ".join(f"{name}: {size}" for name, size in zip(groups.names, groups.train_sizes, strict=True))
     return (
         f"Average: plain mean over test images. Adjusted average: groups weighted by their training images ({sizes})."
     )

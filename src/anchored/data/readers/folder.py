@@ -1,4 +1,7 @@
-"""A folder with a metadata.csv: a line an image, any labels (reader `folder`), or those of Waterbirds (reader `waterbirds`)."""
+"""A folder with a metadata.csv: a line an image, any labels (reader `folder`), or those of Waterbirds (reader `waterbirds`).
+
+Without a metadata.csv, the reader `folder` takes splits and classes from the names of folders.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,7 +11,8 @@ import polars as pl
 
 from anchored.data.encoded import FolderImages
 from anchored.data.readers import published, reading, tables
-from anchored.data.readers.locate import METADATA, table_file, waterbirds_folder
+from anchored.data.readers.class_folders import class_folders
+from anchored.data.readers.locate import METADATA, require_folder, table_file, waterbirds_folder
 from anchored.data.readers.reading import Reading
 from anchored.data.readers.tables import Table
 
@@ -25,10 +29,12 @@ def read_folder(entry: Mapping[str, Any], root: Path) -> Reading:
             that train lacks; gives the count and the first offenders.
     """
     folder = root / entry["folder"]
-    path = table_file(folder)
-    frame = tables.read_csv(path)
+    require_folder(folder)
+    frame = None if (folder / METADATA).exists() else class_folders(folder)
+    path = table_file(folder) if frame is None else folder
+    frame = tables.read_csv(path) if frame is None else frame
     roles = tables.find_columns(frame.columns[1:], configured(entry), path)
-    table = Table(path, frame, roles["image"])
+    table = Table(path, frame, roles["image"], "image" if path == folder else "line")
     tables.check_paths(table, folder)
     columns, facts = reading.own_labels(entry, table, roles)
     images = FolderImages(folder, frame[roles["image"]].to_list())

@@ -14,6 +14,7 @@ from anchored.data.encoded import Encoded, is_image
 from anchored.data.parquet import schema
 from anchored.data.readers import published, reading, tables
 from anchored.data.readers.catalogue import LABELLED
+from anchored.data.readers.class_folders import class_folders, images_by_folder
 from anchored.data.readers.folder import NO_ATTRIBUTE
 from anchored.data.readers.locate import METADATA, archives, celeba_files, celeba_members, waterbirds_folder
 from anchored.data.readers.reading import Reading
@@ -28,6 +29,7 @@ _TABLE_HINT = (
     f"write a {METADATA} with a line an image: img_filename (path inside of the folder), y (class), place (attribute) and split "
     "(train, val, test)."
 )
+_FOLDERS_HINT = "Or make the folders train, val and test, each with a folder of images for every class."
 
 
 @dataclass(frozen=True)
@@ -93,11 +95,11 @@ def inspect(folder: Path) -> Found:
 
 def _guess(folder: Path, problems: list[str]) -> dict[str, Any]:
     """The configuration's entry for what lies there."""
-    for guess in (_celeba, _table, _parquet):
+    for guess in (_celeba, _table, _parquet, _folders):
         entry = guess(folder, problems)
         if entry is not None:
             return entry
-    raise InputError(f"{folder} holds {_contents(folder)}: no labelled dataset that a reader knows.", _TABLE_HINT)
+    raise InputError(f"{folder} {_contents(folder)}: no labelled dataset that a reader knows.", _hint(folder))
 
 
 def _celeba(folder: Path, problems: list[str]) -> dict[str, Any] | None:
@@ -112,7 +114,10 @@ def _celeba(folder: Path, problems: list[str]) -> dict[str, Any] | None:
         if any(folder.glob("list_attr_celeba.*")):
             raise  # it is CelebA, and something of it is missing
         if folder.is_file() and folder.suffix.lower() == ".zip":
-            raise InputError(f"{folder}: a zip file with labels is CelebA's. {error.message}", "unpack it.") from error
+            raise InputError(
+                f"{folder} is a zip file, but not CelebA's, the only one that is read with labels: {error.message}",
+                "unpack it, and name the folder.",
+            ) from error
         return None
     entry = {"reader": "celeba", "folder": str(folder)}
     return entry if _is_published(entry, published.BLOND_MALE, problems, "CelebA") else entry | {"published": False}
@@ -140,6 +145,16 @@ def _parquet(folder: Path, problems: list[str]) -> dict[str, Any] | None:
         return None
     columns = schema(files[0]).names()
     return {"reader": "parquet", "folder": str(folder)} | _no_attribute(columns, problems)
+
+
+def _folders(folder: Path, problems: list[str]) -> dict[str, Any] | None:
+    if not folder.is_dir() or class_folders(folder) is None:
+        return None
+    problems.append(
+        f"no {METADATA}: splits and classes are the names of folders, groups are the classes, the worst group is the worst class. "
+        f"For groups by something else {_TABLE_HINT}"
+    )
+    return {"reader": "folder", "folder": str(folder), "attribute": NO_ATTRIBUTE}
 
 
 def _no_attribute(columns: list[str], problems: list[str]) -> dict[str, str]:
@@ -171,7 +186,8 @@ def _read(entry: Mapping[str, Any]) -> Reading:
 
 def _problems(histogram: Mapping[str, Mapping[int, int]], names: Mapping[str, str]) -> list[str]:
     problems = []
-    for split, sizes in histogram.items():
+    for split in tables.SPLITS:
+        sizes = histogram[split]
         few = [f"{names[str(group)]} ({size})" for group, size in sizes.items() if size < _FEW]
         if few:
             listed = ", ".join(few[:4]) + (", ..." if len(few) > 4 else "")
@@ -199,7 +215,21 @@ def _sizes(images: Encoded, problems: list[str]) -> list[tuple[int, int]]:
 
 def _contents(folder: Path) -> str:
     if folder.is_file():
-        return f"a {folder.suffix or 'nameless'} file"
+        return f"is a {folder.suffix or 'nameless'} file"
     images = sum(1 for path in folder.rglob("*") if is_image(path.name))
-    return f"{images} images and no table" if images else "no images"
+    return f"holds {images} images and no table" if images else "holds no images"
+
+
+def _hint(folder: Path) -> str:
+    """What to write, with the folder's own first image for an example."""
+    if folder.is_file():
+        return f"name a folder, and {_TABLE_HINT}"
+    classes = list(images_by_folder(folder))
+    first = min((path.relative_to(folder) for path in folder.rglob("*") if is_image(path.name)), default=None)
+    if first is None:
+        return _TABLE_HINT
+    label = first.parts[0] if len(first.parts) > 1 else "CLASS"
+    named = f" Its folders ({', '.join(classes[:4])}{', ...' if len(classes) > 4 else ''}) may be the classes." if classes else ""
+    example = f"    img_filename,y,place,split\n    {first.as_posix()},{label},PLACE,train"
+    return f"{_TABLE_HINT}{named} {_FOLDERS_HINT} The table begins with, for example:\n{example}"
 

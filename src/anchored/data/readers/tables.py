@@ -141,7 +141,7 @@ def find_columns(columns: Sequence[str], wanted: Mapping[str, str | None], where
         else:
             found[role] = name or str(usual)
     if missing:
-        hint = "name the columns with `image`, `label`, `attribute` and `split` in the configuration"
+        hint = "rename the columns, or name them with `image`, `label`, `attribute` and `split` in the configuration"
         hint += ", or set `attribute: \"-\"` where there is none." if "attribute" in wanted and "attribute" not in found else "."
         raise InputError(f"{where} lacks {' and '.join(missing)}; it has {', '.join(columns)}.", hint)
     return found
@@ -171,9 +171,14 @@ def split_of_path(path: str) -> str | None:
     """The split that a path names, in its last part that names one: `data/validation-00000-of-00001.parquet` is val."""
     for part in reversed(path.split("/")):
         word = re.match(r"[A-Za-z]+", part)
-        if word and word[0].lower() in _SPLIT_NAMES:
-            return _SPLIT_NAMES[word[0].lower()]
+        if word and split_named(word[0]):
+            return split_named(word[0])
     return None
+
+
+def split_named(word: str) -> str | None:
+    """The split that goes by this name (`Valid` is val), None where none does."""
+    return _SPLIT_NAMES.get(word.lower())
 
 
 def number_labels(table: Table, column: str, what: str) -> tuple[pl.Series, list[str]]:
