@@ -11,18 +11,18 @@ from anchored.plan.read import read_config
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
+TABLES = ROOT / "results" / "tables"
 BLOCK = re.compile(r"(<!-- table (?P<name>[a-z0-9-]+) -->\n)(?P<text>.*?)(<!-- end -->)", re.DOTALL)
 
 
-def table(name: str) -> str:
-    """The lines of a stored table, without its heading and notes."""
-    lines = (ROOT / "results" / "tables" / f"{name}.md").read_text().splitlines()
-    return "\n".join(line for line in lines if line.startswith("|"))
+def stored_table(path: Path) -> str:
+    """The lines of the table at `path`.md, without its heading and notes."""
+    return "\n".join(line for line in path.with_suffix(".md").read_text().splitlines() if line.startswith("|"))
 
 
 def with_tables(text: str) -> str:
     """The README with every block filled from the stored tables."""
-    return BLOCK.sub(lambda match: f"{match[1]}\n{table(match['name'])}\n\n{match[4]}", text)
+    return BLOCK.sub(lambda match: f"{match[1]}\n{stored_table(TABLES / match['name'])}\n\n{match[4]}", text)
 
 
 def test_tables_are_those_of_the_demo() -> None:
