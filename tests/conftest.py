@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from anchored.files import write_json
 from anchored.paths import Paths
@@ -22,6 +23,11 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"
 
 # Before torch and polars are imported: other thread counts give other bits, and tests share their cores.
 os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))
+
+
+# An example that takes long on a busy machine is no failure.
+settings.register_profile("anchored", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("anchored")
 
 
 @dataclass
