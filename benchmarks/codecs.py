@@ -20,8 +20,8 @@ from decode import SETS, _machine, write_photographs
 from PIL import Image
 
 from anchored.data import frames
-from anchored.data.preprocess import decode, preprocess
 from anchored.plan.preprocessing import transform, words
+from anchored.readers.preprocess import decode, preprocess
 
 Way = tuple[Callable[[np.ndarray], Any], Callable[[Any], np.ndarray]]
 CENSUS = 202_599

@@ -30,12 +30,13 @@ from skimage import data
 
 from anchored.backbones.features import to_input
 from anchored.compat import prepare_torchvision
-from anchored.data.decode import Decoded
-from anchored.data.encoded import FolderImages
 from anchored.data.frames import VERSION
 from anchored.data.parallel import cpus
-from anchored.data.store import Store, open_store, write_store
+from anchored.data.store import Store, open_store
 from anchored.plan.preprocessing import transform, words
+from anchored.preparation.writing import write_store
+from anchored.readers.decode import Decoded
+from anchored.readers.encoded import FolderImages
 
 NAMES = ("astronaut", "chelsea", "coffee", "rocket", "retina", "hubble_deep_field", "immunohistochemistry")
 SETS: dict[str, tuple[tuple[int, int], Any]] = {

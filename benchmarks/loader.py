@@ -29,11 +29,11 @@ from anchored.compat import prepare_torchvision
 from anchored.data import dino_views
 from anchored.data.dino_views import DinoViewMaker
 from anchored.data.draws import join
-from anchored.data.preprocess import preprocess
 from anchored.data.resample import crop_each, crop_together
 from anchored.data.store import Store
 from anchored.plan.preprocessing import transform
 from anchored.plan.views import DinoViews
+from anchored.readers.preprocess import preprocess
 
 Views = list[torch.Tensor]
 SIDE = 256

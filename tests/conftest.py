@@ -54,8 +54,8 @@ def mini_plan() -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def mini(mini_plan: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Paths:
     """A folder with plan.json, every dataset, backbone and FIM of the miniature plan; tests must not change it."""
-    from anchored.data.step import prepare
     from anchored.fisher.step import fim
+    from anchored.preparation.step import prepare
     from anchored.pretrain import pretrain
 
     paths = Paths(tmp_path_factory.mktemp("mini"))

@@ -257,7 +257,7 @@ def test_memory_and_interrupt(run_cli, mini_copy, monkeypatch, kind):
     def failing(*_, **__):
         raise kind
 
-    monkeypatch.setattr("anchored.data.step.prepare", failing)
+    monkeypatch.setattr("anchored.preparation.step.prepare", failing)
     done = run_cli("prepare", "scenes", root=mini_copy.root)
     if kind is MemoryError:
         assert done.code == 5
@@ -317,6 +317,7 @@ def test_threads_of_the_plan_reach_the_libraries(run_cli, mini_copy, monkeypatch
     write_json(mini_copy.root / "plan.json", json.loads((mini_copy.root / "plan.json").read_text()) | {"threads": 3})
     seen = {}
     variables = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "POLARS_MAX_THREADS")
-    monkeypatch.setattr("anchored.data.step.prepare", lambda *_, **__: seen.update({name: os.environ[name] for name in variables}))
+    note = lambda *_, **__: seen.update({name: os.environ[name] for name in variables})  # noqa: E731
+    monkeypatch.setattr("anchored.preparation.step.prepare", note)
     assert run_cli("prepare", "scenes", root=mini_copy.root).code == 0
     assert seen == dict.fromkeys(variables, "3")

@@ -9,11 +9,11 @@ import sys
 import pytest
 
 from anchored import file_digests, record
-from anchored.data import step as data_step
-from anchored.data.step import prepare
 from anchored.errors import AnchoredError, EnvironmentFailure, InputError
 from anchored.files import file_digest, value_digest, write_text
 from anchored.paths import Paths
+from anchored.preparation import step as preparation_step
+from anchored.preparation.step import prepare
 from anchored.record import Step, path_digest
 
 
@@ -284,6 +284,6 @@ def test_prepare_says_nothing_to_do(mini_copy, mini_plan, monkeypatch, caplog):
     logger = logging.getLogger("anchored")
     monkeypatch.setattr(logger, "propagate", True)
     logger.setLevel("INFO")
-    monkeypatch.setattr(data_step, "build", lambda *_: pytest.fail("built although up to date"))
+    monkeypatch.setattr(preparation_step, "build", lambda *_: pytest.fail("built although up to date"))
     prepare(mini_plan, "scenes", mini_copy)
     assert "prepare scenes: nothing to do" in caplog.text

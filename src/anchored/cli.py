@@ -119,7 +119,7 @@ def init(
     Reads the dataset's table and a few of its images. Writes config/NAME.yaml, with comments, and prints the group histogram.
     """
     with reported(None):
-        from anchored.starter import init as start
+        from anchored.starter.command import init as start
 
         print(start(folder, backbone=backbone, out=out, root=root))
 
@@ -140,11 +140,11 @@ def prepare(
 
     def run(paths: Paths, entries: dict) -> None:
         if check:
-            from anchored.data.check import check as compare
+            from anchored.store_check import check as compare
 
             print("\n".join(compare(entries, dataset, paths)))
             return
-        from anchored.data.step import prepare as step
+        from anchored.preparation.step import prepare as step
 
         step(entries, dataset, paths, force=force)
 

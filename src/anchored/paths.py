@@ -11,7 +11,7 @@ SOURCE_OF_FILE = ".source.json"
 
 
 def source_file(place: Path) -> Path:
-    """Where the maker of a folder, or of a file, says what it is and where it came from (data/provenance.py)."""
+    """Where the maker of a folder, or of a file, says what it is and where it came from (provenance.py)."""
     return place / SOURCE if place.is_dir() else place.with_name(place.name + SOURCE_OF_FILE)
 
 

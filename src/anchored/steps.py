@@ -6,16 +6,17 @@ graphs with each other; both take inputs, outputs and code from here.
 
 from pathlib import Path
 
-from anchored.data.readers.locate import watched
+from anchored.locate import watched
 from anchored.paths import Paths, source_file
 from anchored.plan.load import Plan, lookup
 
 PACKAGE = Path(__file__).parent
 
 # Folders and modules of the package whose change makes a step's result stale. Engines cannot follow imports, so a test
-# follows them. The frame around every step (this file, record, files, plan, ...) is left out: it computes no number.
+# follows them. The frame around every step (this file, record, files, plan, ...) is left out: it computes no number. locate.py
+# serves the frame, too, but the order of the files that it finds is the order of the images.
 MODULES: dict[str, tuple[str, ...]] = {
-    "prepare": ("data",),
+    "prepare": ("preparation", "readers", "locate.py", "data/frames.py", "data/parallel.py", "data/store.py"),
     "pretrain": ("data", "backbones", "objectives", "distillation.py", "pretrain.py", "probe.py", "evaluate/metrics.py"),
     "fim": ("data", "backbones", "objectives", "fisher"),
     "fim-merge": ("data", "backbones", "objectives", "fisher"),

@@ -11,8 +11,8 @@ def photographs() -> NDArray[np.uint8]:
     from PIL import Image
     from skimage import data
 
-    from anchored.data.preprocess import preprocess
     from anchored.plan.preprocessing import transform
+    from anchored.readers.preprocess import preprocess
 
     steps = transform("short-side", "scenes", 256)
     names = ("astronaut", "chelsea", "coffee", "rocket")

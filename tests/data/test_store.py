@@ -2,11 +2,9 @@
 
 import json
 
-import numpy as np
-import polars as pl
 import pytest
 
-from anchored.data.store import group_counts, open_store, write_store
+from anchored.data.store import open_store
 from anchored.errors import InputError
 
 
@@ -66,23 +64,3 @@ def test_missing_split(mini):
     """An own dataset without a val split must not be selected on nothing."""
     with pytest.raises(InputError, match="has no images of split 'dev', draw 0"):
         open_store(mini.data("scenes")).rows("dev", 0)
-
-
-def test_layers_come_back_as_written(tmp_path):
-    """Channels of several layers share one array; a wrong offset would swap masks and colours."""
-    rng = np.random.default_rng(0)
-    depths = {"image": 3, "mask": 1, "other": 2}
-    layers = {name: rng.integers(0, 256, (5, 4, 4, depth), dtype=np.uint8) for name, depth in depths.items()}
-    write_store(tmp_path / "toy", layers, pl.DataFrame({"row": range(5)}), {"note": "x"})
-    store = open_store(tmp_path / "toy")
-    assert all((store.layer(name) == array).all() for name, array in layers.items())
-    assert store.name == "toy"
-    assert store.manifest["note"] == "x"
-    assert np.load(tmp_path / "toy/images.npy").dtype == np.uint8
-
-
-def test_group_counts_are_those_of_one_draw():
-    """Counts over all draws would be five times too large in a table."""
-    index = pl.DataFrame({"split": ["train"] * 6, "draw": [0, 0, 0, 1, 1, 1], "group": [0, 0, 3, 1, 2, 2]})
-    assert group_counts(index) == {"train": {"0": 2, "3": 1}}
-    assert group_counts(pl.DataFrame({"row": [0]})) == {}

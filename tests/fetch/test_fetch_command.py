@@ -15,9 +15,9 @@ import pytest
 from fetch_cases import sha256, tar_gz
 
 from anchored import file_digests
-from anchored.data.provenance import read_source, write_source
 from anchored.fetch import builders
 from anchored.files import file_digest
+from anchored.provenance import read_source, write_source
 
 FILES = {"birds/metadata.csv": b"img_filename,y\na.jpg,0\n", "birds/a.jpg": b"\xff\xd8" + bytes(3000)}
 ARCHIVE = tar_gz(FILES)

@@ -6,7 +6,7 @@ import json
 import pytest
 from fetch_cases import sha256
 
-from anchored.data.provenance import read_source
+from anchored.provenance import read_source
 
 OLD, NEW = "a" * 40, "b" * 40
 FILES = {"data/train-0.parquet": b"train" * 9000, "data/test-0.parquet": b"test" * 100, "README.md": b"read me"}

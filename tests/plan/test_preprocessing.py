@@ -1,4 +1,4 @@
-"""The conventions of preprocessing as steps and in words; tests/data/test_preprocess.py compares their pixels."""
+"""The conventions of preprocessing as steps and in words; tests/readers/test_preprocess.py compares their pixels."""
 
 from typing import get_args
 

@@ -20,9 +20,9 @@ from anchored.backbones.features import channel_statistics, feature_width
 from anchored.backbones.foreign import Foreign, read_foreign
 from anchored.backbones.heads import DinoHead
 from anchored.backbones.published import published_head
-from anchored.data.provenance import read_source
 from anchored.errors import ConfigError, InputError
 from anchored.files import file_digest
+from anchored.provenance import read_source
 
 log = logging.getLogger("anchored")
 

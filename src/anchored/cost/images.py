@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from anchored.data.readers.published import BLOND_MALE, WATERBIRDS
 from anchored.errors import ConfigError
 from anchored.files import read_json
 from anchored.paths import Paths
 from anchored.plan.load import Plan, lookup
+from anchored.readers.published import BLOND_MALE, WATERBIRDS
 
 _PUBLISHED = {"waterbirds": WATERBIRDS, "celeba": BLOND_MALE}
 # What is left of photographs that are stored compressed: benchmarks/decoding.md.

