@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 import zstandard
-from decode import SETS, _machine, write_photographs
+from decode import SETS, write_photographs
+from machine import processor
 from PIL import Image
 
 from anchored.data import frames
@@ -35,7 +36,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=100)
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
-    print(_machine())
+    print(processor())
     for title, images in squares(options.folder, options.images):
         print(f"\n{len(images)} of {title}\n")
         print("| way | ratio | CelebA, GB | write, ms | read, ms |\n| --- | ---: | ---: | ---: | ---: |")

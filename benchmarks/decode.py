@@ -12,7 +12,6 @@ all threads and processes of a way together: what one core does, however many th
 
 import argparse
 import os
-import platform
 import resource
 import tempfile
 import time
@@ -25,6 +24,7 @@ import numpy as np
 import PIL
 import polars as pl
 import torch
+from machine import processor
 from PIL import Image
 from skimage import data
 
@@ -65,7 +65,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     prepare_torchvision()
-    print(f"{_machine()}, {cpus()} CPUs, load {os.getloadavg()[0]:.1f}; torch {torch.__version__}, "
+    print(f"{processor()}, {cpus()} CPUs, load {os.getloadavg()[0]:.1f}; torch {torch.__version__}, "
           f"torchvision {metadata.version('torchvision')}, Pillow {PIL.__version__}, {VERSION}")  # fmt: skip
     for title, (size, steps) in SETS.items():
         with tempfile.TemporaryDirectory() as name:
@@ -165,14 +165,6 @@ def consume(batches: Iterator[torch.Tensor]) -> None:
 def _clocks() -> Spent:
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return Spent(time.perf_counter(), sum(each.ru_utime + each.ru_stime for each in used))
-
-
-def _machine() -> str:
-    try:
-        with open("/proc/cpuinfo") as lines:
-            return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":

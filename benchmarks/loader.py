@@ -12,7 +12,6 @@ not the published transform. "crops as products" is what a GPU would run.
 import argparse
 import io
 import os
-import platform
 import time
 from collections.abc import Callable
 from importlib import metadata
@@ -21,6 +20,7 @@ from typing import Any
 import numpy as np
 import PIL
 import torch
+from machine import processor
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter, ImageOps
 from skimage import data
@@ -67,7 +67,7 @@ def main() -> None:
             started = time.perf_counter()
             way()
             seconds[name].append(time.perf_counter() - started)
-    print(f"{_machine()}, {options.threads} of {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; torch {torch.__version__}, "
+    print(f"{processor()}, {options.threads} of {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; torch {torch.__version__}, "
           f"torchvision {metadata.version('torchvision')}, Pillow {PIL.__version__}")  # fmt: skip
     print(f"{options.images} images of {SIDE} x {SIDE}, best of {options.repeats}")
     reference = min(next(iter(seconds.values())))
@@ -182,14 +182,6 @@ def _jpeg(image: Image.Image) -> bytes:
     stream = io.BytesIO()
     image.resize((500, 500), Image.Resampling.BICUBIC).save(stream, "JPEG", quality=90)
     return stream.getvalue()
-
-
-def _machine() -> str:
-    try:
-        with open("/proc/cpuinfo") as lines:
-            return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from machine import processor
 from models import SETTINGS
 from peers import METHODS, PACKAGES
 
@@ -88,13 +89,7 @@ def _line(row: dict[str, Any], plain: dict[str, Any] | None) -> str:
 def _device(device: str) -> str:
     if device == "cuda":
         return torch.cuda.get_device_name()
-    names = [line.split(":")[1].strip() for line in _cpuinfo().splitlines() if line.startswith("model name")]
-    return f"{names[0] if names else platform.processor() or platform.machine()}, 1 thread"
-
-
-def _cpuinfo() -> str:
-    path = Path("/proc/cpuinfo")
-    return path.read_text() if path.exists() else ""
+    return f"{processor()}, 1 thread"
 
 
 def _versions() -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 import copy
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -37,6 +38,16 @@ class Outcome:
     code: int
     out: str
     err: str
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """Random weights and images are those of the test, whatever ran before it."""
+    random.seed(0)
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed(0)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
 
 
 @pytest.fixture(scope="session")

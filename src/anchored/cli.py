@@ -56,7 +56,9 @@ def plan(
     not published; with --calibrate reads record.json files, and writes the file of --throughput.
     """
     with reported(None):
-        _refuse_ignored(
+        from anchored.cost.options import refuse_ignored
+
+        refuse_ignored(
             {"--cost": cost, "--calibrate": bool(calibrate)},
             {"--check": check, "--manual": manual},
             {"--gpus": gpus > 1, "--device": bool(device), "--json": as_json, "--throughput": bool(throughput)},
@@ -384,16 +386,6 @@ def _run(step: str, name: str, plan: Path, root: Path, work: Callable[[Paths, di
         for variable in _THREAD_VARIABLES:
             os.environ[variable] = str(entries["threads"])
         work(paths, entries)
-
-
-def _refuse_ignored(costs: dict[str, bool], others: dict[str, bool], belonging: dict[str, bool]) -> None:
-    """Raises ConfigError where `plan` got options that would be ignored: other tasks beside costs, or options of costs alone."""
-    wanted = [name for name, given in costs.items() if given]
-    wrong = [name for name, given in (others if wanted else belonging).items() if given]
-    if wrong and wanted:
-        raise ConfigError(f"plan cannot do {wrong[0]} together with {wanted[0]}.", "run them one after the other.")
-    if wrong:
-        raise ConfigError(f"plan: {wrong[0]} says something about costs only.", "add --cost, or leave it out.")
 
 
 def main() -> None:
