@@ -12,8 +12,8 @@ from anchored.backbones.build import stage_parameters
 from anchored.backbones.features import to_input
 from anchored.backbones.split import split
 from anchored.data.store import open_store
-from anchored.errors import ConfigError, NumericalError
-from anchored.finetune import loop
+from anchored.errors import ConfigError, EnvironmentFailure, NumericalError
+from anchored.finetune import fixed_stages, loop
 from anchored.finetune.fixed_stages import FixedStages
 from anchored.finetune.loop import Classifier, train_cell
 from anchored.finetune.predictions import evaluation_rows
@@ -369,3 +369,24 @@ def test_fixed_stages_of_another_draw_are_added(mini_plan, material):
         for rows in (first, second[::-1]):
             images = to_input(read.store.layer("image")[rows], read.backbone, CPU)
             torch.testing.assert_close(fixed(rows), expected(images), rtol=1e-4, atol=1e-5)
+
+
+def test_fixed_stages_that_do_not_fit_are_refused(mini_plan, material, monkeypatch):
+    """CelebA's activations of a ViT-B/16 are 122 GB: found out at the start, not when the machine is full."""
+    read = material(next(iter(mini_plan["cells"])))
+    fixed = FixedStages(read.make_backbone, 1, read.store, read.backbone, CPU)
+    rows = read.store.rows("train", 0)
+    with torch.no_grad():
+        images = to_input(read.store.layer("image")[rows[:1]], read.backbone, CPU)
+        needed = len(rows) * split(read.make_backbone().eval(), 1)[0](images).numel() * 4
+    monkeypatch.setattr(fixed_stages, "available_memory", lambda: needed - 1)
+    with pytest.raises(EnvironmentFailure, match=f"{needed:,} bytes are needed, {needed - 1:,} available") as caught:
+        fixed.add(rows)
+    assert caught.value.message.startswith(f"training.frozen_stages keeps what the fixed stages make of {len(rows):,} images")
+    assert f"lower datasets.{read.store.name}.size" in caught.value.hint
+    monkeypatch.setattr(fixed_stages, "available_memory", lambda: needed)
+    fixed.add(rows)
+    assert len(fixed(rows)) == len(rows)
+    other = read.store.rows("train", 1)
+    with pytest.raises(EnvironmentFailure, match="bytes are needed"):
+        fixed.add(other)
