@@ -1,6 +1,7 @@
 """Imported backbones with an SSL loss: heads of the checkpoint or trained here, the centre, and the Fisher measured with them."""
 
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -29,6 +30,7 @@ from anchored.plan.expand import expand
 from anchored.plan.naming import derive_seed
 from anchored.pretrain import pretrain
 from anchored.record import planned_step
+from anchored.release.step import fim_release
 from anchored.transfer.retention import Retention
 from anchored.transfer.settings import TransferStudy
 
@@ -294,6 +296,29 @@ def test_description_beside_the_file_is_an_input(study):
     assert measured(study)["source"] == {"name": "full.pth", "file": said}
     record = json.loads((study.backbone("theirs") / "record.json").read_text())
     assert {"full.pth", "full.pth.source.json", "results/data/bank/manifest.json"} == set(record["inputs"])
+
+
+def test_cards_say_whose_weights_were_measured(study, monkeypatch, tmp_path):
+    """A FIM is passed on without its plan: what the weights may be, and what their licence allows, must stand beside it."""
+    monkeypatch.setattr("anchored.release.step.draw", lambda _: (b"<svg/>", b"\x89PNG"))
+    save_full(study, "vit")
+    plan = plan_of(VIT, {"from": "checkpoint", "dino": OF_VIT})
+    pretrain(plan, "theirs", study)
+    fim(plan, "theirs-fim", study)
+    card = study.fim("theirs-fim") / "card.md"
+    assert re.search(r"^\| weights +\| full\.pth +\|$", card.read_text(), re.MULTILINE)
+    assert "weights note" not in card.read_text()
+    said = {"name": "Theirs", "version": "2", "licences": ["MIT", "Apache-2.0"], "note": "possibly fine-tuned\nfor a | b"}
+    (study.root / "full.pth.source.json").write_text(json.dumps({"schema": 1, **said}))
+    pretrain(plan, "theirs", study)
+    fim(plan, "theirs-fim", study, force=True)
+    fim_release(plan, "theirs-fim", tmp_path / "release", study)
+    expected = {"weights": "full.pth", "weights file": "Theirs, version 2", "weights licences": "MIT; Apache-2.0",
+                "weights note": r"possibly fine-tuned for a \| b"}  # fmt: skip
+    for text in (card.read_text(), (tmp_path / "release" / "README.md").read_text()):
+        for key, value in expected.items():
+            assert re.search(rf"^\| {key} +\| {re.escape(value)} +\|$", text, re.MULTILINE), key
+    assert load_fisher(study.fim("theirs-fim") / "fim.safetensors").metadata["weights_note"] == "possibly fine-tuned for a | b"
 
 
 def test_file_that_is_missing(study):

@@ -10,7 +10,7 @@ from anchored.fisher.statistics import FisherStatistics
 
 def card(name: str, facts: Mapping[str, str], fisher: DiagonalFisher, summary: FisherStatistics) -> str:
     """The text of `card.md`."""
-    described = [(key.replace("_", " "), value) for key, value in facts.items()]
+    described = [(key.replace("_", " "), value.replace("|", "\\|")) for key, value in facts.items()]
     described += [("images", str(fisher.count)), ("backend", fisher.backend)]
     layers = [
         (layer, tensor.entries, f"{tensor.share:.4f}", f"{tensor.mean:.3e}", f"{tensor.max:.3e}", tensor.zeros)

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from anchored.data.recipes import view_maker
 from anchored.data.store import open_store
 from anchored.device import arithmetic, place
 from anchored.errors import ConfigError
-from anchored.files import file_digest, value_digest
+from anchored.files import file_digest, read_json, value_digest
 from anchored.fisher.diagonal import Backend, DiagonalFisher, diagonal_fisher
 from anchored.fisher.digest import backbone_digest
 from anchored.objectives.image_loss import DinoImageLoss
@@ -70,6 +71,7 @@ class Measurement:
         # The bank is named by its manifest, the images by their rows in it, in order, as little-endian int64.
         images = sha256(self.rows.astype("<i8").tobytes()).hexdigest()
         found |= {"bank_digest": file_digest(folder / "manifest.json"), "images_digest": images}
+        found |= _weights_facts(self._backbone, paths.backbone(self.entry["backbone"]) / "record.json", self.entry["backbone"])
         self.facts: dict[str, str] = planned_facts(self.entry) | found
 
     def batches(self, start: int = 0, stop: int | None = None) -> Iterator[dict[str, Tensor]]:
@@ -150,6 +152,19 @@ def planned_facts(entry: Mapping[str, Any]) -> dict[str, str]:
         "views_digest": value_digest(entry["views"]),
         "scale": "raw: mean over images of the squared gradient of the loss per image (mean over pairs of views)",
     }
+
+
+def _weights_facts(backbone: Mapping[str, Any], record: Path, name: str) -> dict[str, str]:
+    """Whose weights were measured: what the plan calls imported ones, and what their file's provenance says of it."""
+    if not backbone["weights"]:
+        return {}
+    facts = {"weights": str(backbone["weights"]["source"])}
+    found = read_json(record, made_by=f"anchored pretrain {name}")["measurements"].get("source", {}).get("file")
+    if found:
+        facts["weights_file"] = f"{found['name']}, version {found['version']}"
+        facts["weights_licences"] = "; ".join(found["licences"])
+        facts["weights_note"] = found["note"]
+    return {key: " ".join(value.split()) for key, value in facts.items() if value}
 
 
 def _loss(

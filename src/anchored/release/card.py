@@ -100,6 +100,7 @@ def _facts(metadata: Metadata) -> list[tuple[str, str]]:
     facts = {
         "backbone": f"{backbone.name} ({backbone.anchor})",
         "architecture": _literal(backbone.architecture),
+        **_weights(measured.facts),
         "backbone digest": backbone.digest,
         "input": f"mean {_literal(backbone.mean)}, std {_literal(backbone.std)}",
         "objective": measured.objective,
@@ -111,6 +112,11 @@ def _facts(metadata: Metadata) -> list[tuple[str, str]]:
         "entries": f"{metadata.entries:,} in {metadata.tensors} tensors; trace {scientific(metadata.trace)}",
     }
     return list(facts.items())
+
+
+def _weights(facts: Mapping[str, str]) -> dict[str, str]:
+    """Whose weights an imported backbone has, as far as the measurement knew it."""
+    return {key.replace("_", " "): value.replace("|", "\\|") for key, value in facts.items() if key.split("_")[0] == "weights"}
 
 
 def _code(metadata: Metadata, with_backbone: bool) -> list[str]:
