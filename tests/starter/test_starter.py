@@ -80,7 +80,9 @@ def test_a_configuration_is_not_written_over(birds, run_cli, monkeypatch) -> Non
     monkeypatch.chdir(birds.parent)
     table = birds / "metadata.csv"
     table.write_text(table.read_text().replace("species", "y").replace("habitat", "a"))
-    assert run_cli("init", "My Birds", "--out", "birds.yaml").code == 0
+    done = run_cli("init", "My Birds", "--out", "birds.yaml")
+    assert done.code == 0
+    assert "anchored plan --config birds.yaml --out plans/birds.json\n" in done.out, "a plan of the same name may be another's"
     before = Path("birds.yaml").read_bytes()
     done = run_cli("init", "My Birds", "--out", "birds.yaml")
     assert done.code == 2
@@ -157,6 +159,7 @@ def test_weights_of_timm_bring_their_size_and_statistics(birds, run_cli, monkeyp
     assert done.code == 2
     assert "has no weights called 'vit_small_patch16_224.dyno'" in done.err
     assert "vit_small_patch16_224.dino" in done.err
+    assert "vit_base_patch14_dinov2.lvd142m" in run_cli("init", "My Birds", "--backbone", "dinov2", "--out", "other.yaml").err
     assert not Path("other.yaml").exists()
 
 

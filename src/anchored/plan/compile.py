@@ -39,7 +39,9 @@ def check_plan(config: Path, out: Path) -> str:
 def summary(plan: Plan) -> str:
     """What the plan holds, in a line."""
     jobs = len(plan["baseline"]) + len(plan["anchored"])
-    return (
-        f"{len(plan['datasets'])} datasets, {len(plan['backbones'])} backbones, {len(plan['fims'])} FIMs, "
-        f"{len(plan['cells'])} cells in {jobs} jobs"
-    )
+    words = {"datasets": "dataset", "backbones": "backbone", "fims": "FIM", "cells": "cell"}
+    return f"{', '.join(_counted(len(plan[key]), word) for key, word in words.items())} in {_counted(jobs, 'job')}"
+
+
+def _counted(count: int, word: str) -> str:
+    return f"{count} {word}{'' if count == 1 else 's'}"

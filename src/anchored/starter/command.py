@@ -59,7 +59,7 @@ def init(folder: Path, *, backbone: str | None, out: Path | None, root: Path) ->
     text = configuration(found, name, model, _relative(Path(found.entry["folder"]), root))
     plan = expand(Config.model_validate(yaml.safe_load(text)))
     write_text(path, text)
-    compiled = root / "plans" / f"{name}.json"
+    compiled = root / "plans" / f"{path.stem}.json"
     return "\n".join(
         [
             *_described(found),
@@ -213,7 +213,8 @@ def _timm(name: str) -> Pretrained:
     except RuntimeError:  # a tag that the model does not have
         config = None
     if config is None or not config.has_weights:
-        near = difflib.get_close_matches(name, timm.list_models(pretrained=True), n=3, cutoff=0.4)
+        known = timm.list_models(pretrained=True)
+        near = [each for each in known if name in each][:3] or difflib.get_close_matches(name, known, n=3, cutoff=0.4)
         hint = f"it has, for example: {', '.join(near)}." if near else "timm.list_models(pretrained=True) names them."
         raise ConfigError(f"timm {timm.__version__} has no weights called '{name}'.", hint)
     return Pretrained(name, config.input_size[-1], config.mean, config.std)
