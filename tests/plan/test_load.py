@@ -55,7 +55,7 @@ def test_unknown_name_names_the_nearest(mini_plan):
     assert caught.value.hint == "did you mean 'scenes'?"
     with pytest.raises(ConfigError) as caught:
         lookup(mini_plan, "datasets", "qqqq")
-    assert caught.value.hint == "the plan has: scenes, bank."
+    assert caught.value.hint == "the plan has: scenes, bank. Another plan: --plan FILE."
 
 
 def test_job_and_cell_are_both_runs(mini_plan):

@@ -104,9 +104,11 @@ def _markdown(rows: list[list[str]], headers: list[str], left: int | None = None
 
 
 def _number(value: float) -> str:
-    """Two or three digits: 0.04, 1.3, 27, 1,240."""
+    """Two or three digits: 0.04, 1.3, 27, 1,240; below a thousandth nothing of them is worth a digit."""
     if value == 0:
         return "0"
+    if value < 0.001:
+        return "< 0.001"
     if value < 10:
         return f"{value:.2g}"
     return f"{value:,.0f}"

@@ -63,7 +63,7 @@ def lookup(plan: Plan, kind: str, name: str) -> Any:
         return entries[name]
     near = difflib.get_close_matches(name, entries, n=1, cutoff=0.4)
     known = ", ".join(list(entries)[:8]) + (", ..." if len(entries) > 8 else "")
-    hint = f"did you mean '{near[0]}'?" if near else f"the plan has: {known or 'none'}."
+    hint = f"did you mean '{near[0]}'?" if near else f"the plan has: {known or 'none'}. Another plan: --plan FILE."
     raise ConfigError(f"'{name}' is not among the {kind} of the plan.", hint)
 
 
