@@ -228,7 +228,8 @@ class Training(Section):
     code's from the file (see `anchored.data.augment`). The linear probe's features are those of the plain squares."""
     frozen_stages: Annotated[int, Field(ge=0)] | None = None
     """Stages (blocks of a ViT) that all arms leave fixed after the stem, which is fixed too; what they make of the images is
-    computed once a job and kept in memory, so that training costs what the rest costs: for small machines. None: all is trained."""
+    computed once a job and kept in memory, so that training costs what the rest costs: for small machines. F is conditioned over
+    the whole network all the same: its mean over what is trained may be far from 1. None: all is trained."""
     candidates: Literal["last", "every"] = "last"
     """Epochs whose predictions are stored and among which a selection rule picks."""
     save_models: bool = True
