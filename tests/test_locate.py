@@ -21,6 +21,7 @@ def above(folder: Path) -> Path:
     return folder
 
 
+WALK = os.walk
 PARTS = {
     "waterbirds": lambda root: (image_sets.waterbirds(root / "set"), {"published": False}, ["metadata.csv"]),
     "waterbirds inside": lambda root: (above(root / "set"), {"published": False}, ["metadata.csv", "SOURCE.json"]),
@@ -34,6 +35,7 @@ PARTS = {
     "images": lambda root: (as_folder(root / "set"), {}, []),
     "images tar": lambda root: (as_tar(root / "set"), {}, ["set.tar"]),
     "images zip": lambda root: (as_zip(root / "set"), {}, ["set.zip"]),
+    "images shards": lambda root: (as_shards(root / "set"), {}, [f"train-{number:04d}.tar" for number in range(3)]),
     "images parquet": lambda root: (as_parquet(root / "set"), {}, [f"train-{part}.parquet" for part in range(3)]),
 }  # fmt: skip
 
@@ -101,13 +103,13 @@ def test_a_training_bank_watches_what_its_dataset_does(tmp_path) -> None:
     assert foreign_inputs("datasets", "birds", plan, paths)
 
 
-def test_shards_in_a_folder_of_their_own_are_not_searched_for(tmp_path) -> None:
-    """Looking for them on every call would walk a million files; `folder` can name the shards' own folder."""
-    as_shards(tmp_path / "set")
-    paths = Paths(tmp_path)
-    assert foreign_inputs("datasets", "set", image_sets.plan(set={"reader": "images", "folder": "set"}), paths) == []
-    found = foreign_inputs("datasets", "set", image_sets.plan(set={"reader": "images", "folder": "set/shards"}), paths)
-    assert [path.name for path in found] == [f"train-{number:04d}.tar" for number in range(3)]
+def test_a_folder_of_images_is_left_at_the_first_image(tmp_path, monkeypatch) -> None:
+    """Looking for archives on every call must not walk a million files."""
+    as_folder(tmp_path / "set")
+    seen: list[str] = []
+    monkeypatch.setattr(os, "walk", lambda top: (seen.append(place[0]) or place for place in WALK(top)))
+    assert foreign_inputs("datasets", "set", image_sets.plan(set={"reader": "images", "folder": "set"}), Paths(tmp_path)) == []
+    assert len(seen) == 2  # set, and one of its three folders
 
 
 def test_what_is_missing_is_left_to_the_reader(tmp_path) -> None:

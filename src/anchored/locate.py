@@ -1,5 +1,6 @@
 """Where the files of a dataset lie: people unpack archives in many ways. Standard library only, since engines ask as well."""
 
+import os
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,6 +11,8 @@ from anchored.errors import InputError
 from anchored.paths import source_file
 
 METADATA = "metadata.csv"
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm"})
+"""Suffixes, in lower case, of the files that are taken for images."""
 # The folders that the archives of group DRO and of WILDS unpack to.
 _WATERBIRDS = ("waterbird_complete95_forest2water2", "waterbirds_v1.0")
 _LISTS = ("list_attr_celeba", "list_eval_partition")
@@ -30,6 +33,11 @@ class CelebaFiles:
     attributes: Path
     partition: Path
     images: Path
+
+
+def is_image(name: str) -> bool:
+    """Whether a file is taken for an image, by its suffix; hidden files are not."""
+    return os.path.splitext(name)[1].lower() in SUFFIXES and not os.path.basename(name).startswith(".")
 
 
 def require_folder(folder: Path) -> None:
@@ -151,9 +159,13 @@ def watched(entry: Mapping[str, Any], root: Path) -> list[Path]:
 
 
 def _archives(folder: Path) -> list[Path]:
-    # Only beside each other in the folder: its depths may hold a million images.
-    found = folder.iterdir() if folder.is_dir() else ()
-    return sorted(file for file in found if file.suffix.lower() in (".tar", ".parquet") and not file.name.startswith("."))
+    """The archives of a bank, at any depth; none in a folder of images, which is left at the first one: there may be a million."""
+    found: list[Path] = []
+    for place, _, names in os.walk(folder):
+        if any(map(is_image, names)):
+            return []
+        found += [Path(place, name) for name in names if Path(name).suffix.lower() in (".tar", ".parquet") and name[0] != "."]
+    return sorted(found)
 
 
 def _first(places: list[Path], names: tuple[str, ...]) -> Path | None:

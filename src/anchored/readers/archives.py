@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from anchored.errors import InputError
-from anchored.readers.encoded import LARGEST, is_image
+from anchored.locate import is_image
+from anchored.readers.encoded import LARGEST
 
 
 class Place(NamedTuple):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import polars as pl
 
-from anchored.readers.encoded import is_image
+from anchored.locate import is_image
 from anchored.readers.tables import LINE, split_named
 
 

@@ -1,7 +1,6 @@
 """Images as files hold them: readers say which bytes belong to which row, decoding is somebody else's (decode.py)."""
 
 import hashlib
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -11,9 +10,6 @@ from typing import Protocol
 from anchored.data.parallel import in_order
 from anchored.errors import InputError
 from anchored.progress import progress
-
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm"})
-"""Suffixes, in lower case, of the files that are taken for images."""
 
 # An image that needs more bytes than this is none; an archive may claim any length.
 LARGEST = 1 << 28
@@ -80,11 +76,6 @@ class Chosen:
     def read(self, number: int) -> bytes:
         """The bytes of one image."""
         return self.images.read(self.numbers[number])
-
-
-def is_image(name: str) -> bool:
-    """Whether a file is taken for an image, by its suffix; hidden files are not."""
-    return os.path.splitext(name)[1].lower() in SUFFIXES and not os.path.basename(name).startswith(".")
 
 
 def digest_of(images: Encoded, number: int) -> str | None:

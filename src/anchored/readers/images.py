@@ -10,8 +10,9 @@ import numpy as np
 import polars as pl
 
 from anchored.errors import InputError
+from anchored.locate import is_image
 from anchored.readers import archives, parquet_images, reading, tables
-from anchored.readers.encoded import Encoded, FolderImages, is_image
+from anchored.readers.encoded import Encoded, FolderImages
 from anchored.readers.parquet import image_column
 from anchored.readers.parquet_images import ParquetImages, Row
 from anchored.readers.reading import Reading

@@ -10,14 +10,14 @@ import numpy as np
 from PIL import Image
 
 from anchored.errors import InputError
-from anchored.locate import METADATA, archives, celeba_files, celeba_members, waterbirds_folder
+from anchored.locate import METADATA, archives, celeba_files, celeba_members, is_image, waterbirds_folder
 from anchored.plan.config import Config
 from anchored.plan.expand import expand
 from anchored.readers import published, reading, tables
 from anchored.readers.archives import open_zip
 from anchored.readers.catalogue import LABELLED
 from anchored.readers.class_folders import class_folders, images_by_folder
-from anchored.readers.encoded import Encoded, is_image
+from anchored.readers.encoded import Encoded
 from anchored.readers.folder import NO_ATTRIBUTE
 from anchored.readers.parquet_images import schema
 from anchored.readers.reading import Reading
