@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from anchored.readers import tables
 from anchored.readers.folder import read_folder
 from anchored.readers.reading import histogram_lines
 
@@ -53,6 +54,16 @@ def test_names_of_labels_can_be_given(tmp_path, refused) -> None:
     assert named.facts["group_names"]["1"] == "ibis, wood"
     error = refused(reader="folder", folder="set", classes=["ibis"])
     assert "has 2 values in column label (0, 1), `classes` has 1 names." in error.message
+
+
+@pytest.mark.parametrize("labels", [("1.5", "1.50"), ("12345678901234567", "12345678901234568")])
+def test_numbers_of_one_value_have_one_order(labels) -> None:
+    """They are two classes; which of them is 0 must not follow from the order of the lines, nor change from run to run."""
+    for lines in (labels, labels[::-1]):
+        frame = pl.DataFrame({tables.LINE: [2, 3], "filename": ["a", "b"], "label": lines})
+        numbers, found = tables.number_labels(tables.Table(Path("t.csv"), frame, "filename"), "label", "class")
+        assert found == list(labels)
+        assert numbers.to_list() == [labels.index(label) for label in lines]
 
 
 def test_no_attribute_makes_groups_of_classes(tmp_path, refused) -> None:

@@ -224,7 +224,8 @@ def leaving(folder: Path, names: Sequence[str]) -> list[bool]:
 
 
 def _order(label: str) -> tuple[int, float, str]:
-    return (0, float(label), "") if is_number(label) else (1, 0.0, label)
+    # The text decides between 1.5 and 1.50: the order of unique values changes from run to run.
+    return (0, float(label), label) if is_number(label) else (1, 0.0, label)
 
 
 def is_number(label: str) -> bool:
