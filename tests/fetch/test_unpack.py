@@ -168,6 +168,19 @@ def test_link_in_a_zip(tmp_path):
         unpack(put(tmp_path, raw.getvalue()), tmp_path / "out", rules("zip"))
 
 
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_damage_inside_of_a_zip(tmp_path, method):
+    """Every compression has an error of its own."""
+    raw = io.BytesIO()
+    with zipfile.ZipFile(raw, "w", method) as archive:
+        archive.writestr("a", b"".join(FILES.values()))
+    data = bytearray(raw.getvalue())
+    data[50:60] = b"\xff" * 10
+    with pytest.raises(InputError, match="archive is truncated or damaged"):
+        unpack(put(tmp_path, bytes(data)), tmp_path / "out", rules("zip"))
+    assert [entry.name for entry in tmp_path.rglob("*")] == ["archive"]
+
+
 def test_zip_bomb(tmp_path):
     """Ten megabytes in ten kilobytes."""
     archive = put(tmp_path, zipped({"zeros": bytes(10_000_000)}))

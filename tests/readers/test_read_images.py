@@ -162,6 +162,19 @@ def test_an_encrypted_or_swollen_member_is_a_bad_image(tmp_path, refused) -> Non
     assert "bank.zip: 2 of 12 images are missing or cannot be read: n02/10.png, n02/11.JPEG." in message
 
 
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_damaged_member_is_a_bad_image(tmp_path, refused, method) -> None:
+    """Every compression has an error of its own."""
+    with zipfile.ZipFile(tmp_path / "bank.zip", "w", method) as archive:
+        for name, data in DATA.items():
+            archive.writestr(name, data)
+    data = bytearray((tmp_path / "bank.zip").read_bytes())
+    data[50:60] = b"\xff" * 10
+    (tmp_path / "bank.zip").write_bytes(data)
+    message = refused(reader="images", folder="bank.zip").message
+    assert "bank.zip: 1 of 12 images are missing or cannot be read: n00/00.png." in message
+
+
 def test_a_link_out_of_the_folder_is_refused(tmp_path, refused) -> None:
     folder = as_folder(tmp_path / "bank")
     (tmp_path / "outside.png").write_bytes(DATA["n00/00.png"])

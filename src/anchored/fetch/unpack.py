@@ -5,6 +5,7 @@ in the middle of Python 3.11.
 """
 
 import gzip
+import lzma
 import shutil
 import stat
 import tarfile
@@ -47,12 +48,12 @@ def unpack(archive: Path, target: Path, rules: Unpack) -> int:
     target.mkdir(parents=True)
     try:
         return _unpack(archive, target, rules)
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, gzip.BadGzipFile, NotImplementedError) as error:
+    except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, OSError, NotImplementedError) as error:
         _remove(target)
+        if isinstance(error, OSError) and error.errno is not None:
+            raise disk_failure(target, error) from error
+        # gzip and bz2 tell damage by an OSError without a number.
         raise InputError(f"{archive} is truncated or damaged: {str(error) or type(error).__name__}.", "fetch it again.") from error
-    except OSError as error:
-        _remove(target)
-        raise disk_failure(target, error) from error
     except BaseException:
         _remove(target)
         raise

@@ -1,5 +1,6 @@
 """Images inside of zip and tar files, read in place: nothing is unpacked, so no name in an archive can lead anywhere."""
 
+import lzma
 import tarfile
 import threading
 import zipfile
@@ -45,7 +46,7 @@ def read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
         raise OSError(f"{member.filename} claims {member.file_size} bytes")
     try:
         return archive.read(member)
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError, ValueError) as error:
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, NotImplementedError, ValueError) as error:
         raise OSError(f"{member.filename}: {error}") from error
 
 

@@ -114,7 +114,7 @@ def _headed(lines: list[list[str]], path: Path) -> tuple[list[str], list[list[st
     if "partition" in path.name:
         header, body, first = [IMAGE, _PARTITION], lines, 1
     else:
-        if len(lines) < 2 or len(lines[0]) != 1 or not lines[0][0].isdigit():
+        if len(lines) < 2 or len(lines[0]) != 1 or not lines[0][0].isdecimal():
             raise InputError(f"{path}: the first line is not the number of images.", "get the list again.")
         header, body, first = [IMAGE, *lines[1]], lines[2:], 3
     while body and not body[-1]:
