@@ -123,8 +123,8 @@ def celeba_members(names: list[str], where: Path) -> tuple[str, str]:
 
 def archives(path: Path, suffix: str) -> list[Path]:
     """The files with `suffix` that `path` stands for: itself, or those in the folder, at any depth, in the order of their paths."""
-    if path.suffix.lower() == suffix:
-        return [path]
+    if path.is_file():
+        return [path] if path.suffix.lower() == suffix else []
     return sorted(file for file in path.rglob(f"*{suffix}") if file.is_file() and not file.name.startswith("."))
 
 

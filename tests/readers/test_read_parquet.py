@@ -79,6 +79,19 @@ def change(path: Path, *expressions: pl.Expr, drop: Sequence[str] = ()) -> None:
     pl.read_parquet(path).with_columns(*expressions).drop(drop).write_parquet(path)
 
 
+def test_a_folder_may_be_called_like_a_file(tmp_path) -> None:
+    """Programs that write a table in parts name the folder as the table."""
+    image_sets.mirror(tmp_path / "set.parquet")
+    found = read_parquet(image_sets.entry(reader="parquet", folder="set.parquet"), tmp_path)
+    assert sorted(found.columns["split"]) == ["test"] * 4 + ["train"] * 4 + ["val"] * 4
+
+
+def test_one_column_for_two_roles_makes_groups_of_classes(tmp_path) -> None:
+    image_sets.mirror(tmp_path / "set")
+    found = read_parquet(image_sets.entry(reader="parquet", folder="set", attribute="label"), tmp_path)
+    assert found.columns["a"].to_list() == found.columns["y"].to_list() == image_sets.LABELS
+
+
 def test_bad_rows_and_columns_are_named(tmp_path, refused) -> None:
     folder = mirror(tmp_path / "birds")
     test, last = folder / NAMES[2], folder / NAMES[1]

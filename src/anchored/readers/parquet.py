@@ -35,7 +35,7 @@ def read_parquet(entry: Mapping[str, Any], root: Path) -> Reading:
     if splits_by_file:
         del wanted["split"]
     roles = tables.find_columns(schema.names(), wanted, files[0])
-    labels = [roles[role] for role in ("label", "attribute", "split") if role in roles]
+    labels = list(dict.fromkeys(roles[role] for role in ("label", "attribute", "split") if role in roles))
     parts, rows = [], []
     for file in files:
         _require_columns(file, roles["image"], labels)
