@@ -15,6 +15,7 @@ import pytest
 from fetch_cases import sha256, tar_gz
 
 from anchored import file_digests
+from anchored.errors import InputError
 from anchored.fetch import builders
 from anchored.files import file_digest
 from anchored.provenance import read_source, write_source
@@ -198,6 +199,42 @@ def test_truncated_archive_leaves_no_folder(web, table, fetch, tmp_path):
     assert done.code == 3
     assert "is truncated or damaged" in done.err
     assert not (tmp_path / "data/birds").exists()
+
+
+def test_a_damaged_archive_is_not_trusted(web, table, fetch, tmp_path):
+    """Nobody knew its digest, so the first one would be pinned, and the publisher's repaired one be refused for ever."""
+    dataset(table, web.serve("/birds.tar.gz", ARCHIVE[:-50]))
+    assert fetch("birds").code == 3
+    web.serve("/birds.tar.gz", ARCHIVE)
+    done = fetch("birds")
+    assert done.code == 0, done.err
+    assert (tmp_path / "data/birds/a.jpg").exists()
+
+
+def test_an_archive_that_became_damaged_keeps_its_pin(web, table, fetch, tmp_path, monkeypatch):
+    """What was once unpacked stays trusted, whatever goes wrong later."""
+    dataset(table, web.serve("/birds.tar.gz", ARCHIVE))
+    assert fetch("birds").code == 0
+    record = (tmp_path / "data/.fetched/birds.json").read_bytes()
+
+    def refuse(*arguments):
+        raise InputError("it is damaged.")
+
+    monkeypatch.setattr("anchored.fetch.step.unpack", refuse)
+    assert fetch("birds", "--force").code == 3
+    assert (tmp_path / "data/.fetched/birds.json").read_bytes() == record
+
+
+def test_leavings_of_an_interrupted_run_are_no_part_of_a_dataset(web, table, fetch, tmp_path):
+    """A part from the first address, a temporary file of a killed download: a reader of all files of the folder would take them."""
+    table("birds", files=[{"name": "a/b.csv", "url": web.serve("/b.csv", b"1"), "seen": "here"}])
+    for name in ("a/b.csv.0123abcd.part", "tmp1234", "old.csv"):
+        path = tmp_path / "data/.fetch/birds/files" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    done = fetch("birds")
+    assert done.code == 0, done.err
+    assert set(tree(tmp_path / "data/birds")) == {"a/b.csv", "SOURCE.json"}
 
 
 # --- trust on first use ----------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ DIR is data/ for datasets and weights/ for weights, below the root folder.
 import logging
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 from anchored.errors import ConfigError, InputError
@@ -69,8 +70,15 @@ def _fetch(source: Source, folder: Path, *, archive: bool, force: bool) -> str:
         made, files = _built(source, work, cache=folder / ".fetch" / "packages")
     else:
         load = from_hub if source.hub else from_addresses
-        record, files = load(source, work, folder, record, archive=archive)
-        made = _made(source, work, files)
+        before = record
+        record, files = load(source, work, folder, before, archive=archive)
+        try:
+            made = _made(source, work, files)
+        except InputError:
+            # An archive that is trusted on first use and cannot be unpacked would be asked for again and again.
+            shutil.rmtree(work)
+            write_record(folder, before)
+            raise
     _put_in_place(source, made, target, files)
     write_record(folder, record.model_copy(update={"target": extent(target), "files": files}))
     shutil.rmtree(work)
@@ -84,11 +92,19 @@ def _made(source: Source, work: Path, files: dict[str, FetchedFile]) -> Path:
     if source.kind == "weights":
         return loaded / next(iter(files))
     if not source.unpack:
+        _remove_others(loaded, files)
         return loaded
     unpacked = work / "unpacked"
     shutil.rmtree(unpacked, ignore_errors=True)
     unpack(loaded / source.files[0].name, unpacked, source.unpack)
     return unpacked
+
+
+def _remove_others(folder: Path, files: Mapping[str, FetchedFile]) -> None:
+    """What interrupted runs left beside the files, such as parts from other addresses, is no part of a dataset."""
+    for path in folder.rglob("*"):
+        if not path.is_dir() and path.relative_to(folder).as_posix() not in files:
+            path.unlink()
 
 
 def _built(source: Source, work: Path, *, cache: Path) -> tuple[Path, dict[str, FetchedFile]]:
