@@ -131,6 +131,18 @@ def test_refusals(web, hub, table, fetch, code, status, header, sentence):
         assert "set HF_TOKEN to a token that may read it" in done.err
 
 
+def test_commit_that_is_gone(web, hub, table, fetch, tmp_path):
+    """The commit of the first use is asked for; it is the one to name."""
+    hub()
+    source(table)
+    assert fetch("birds").code == 0
+    web.serve(f"/api/datasets/own/birds/revision/{NEW}", b"{}", status=404, headers={"X-Error-Code": "RevisionNotFound"})
+    done = fetch("birds", "--force")
+    assert done.code == 3
+    assert f"own/birds has no commit {NEW}." in done.err
+    assert "remove the source's record in .fetched" in done.err
+
+
 def test_hub_out_of_reach(web, hub, table, fetch):
     """Exit code 5."""
     web.server.shutdown()

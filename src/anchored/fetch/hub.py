@@ -47,7 +47,7 @@ def list_files(hub: Hub, revision: str | None) -> tuple[str, list[HubFile]]:
             hub.repo, repo_type=hub.type, revision=revision or "main", files_metadata=True
         )
 
-    info = _said(hub, ask)
+    info = _said(hub, revision, ask)
     found = [HubFile(file.rfilename, file.size, file.lfs.sha256 if file.lfs else None) for file in info.siblings]
     for pattern in hub.files:
         if not any(fnmatchcase(file.name, pattern) for file in found):
@@ -80,7 +80,7 @@ def download(hub: Hub, revision: str, name: str, folder: Path) -> Path:
             tqdm_class=bar,
         )  # fmt: skip
 
-    return Path(_said(hub, ask))
+    return Path(_said(hub, revision, ask))
 
 
 class _Bar:
@@ -111,7 +111,7 @@ def _token() -> str | bool:
     return os.environ.get("HF_TOKEN") or False
 
 
-def _said(hub: Hub, ask: Callable[[], Any]) -> Any:
+def _said(hub: Hub, revision: str | None, ask: Callable[[], Any]) -> Any:
     """What `ask` returns, with the hub's errors in the user's words; their own texts may hold signed addresses."""
     from huggingface_hub import errors, logging
 
@@ -124,7 +124,11 @@ def _said(hub: Hub, ask: Callable[[], Any]) -> Any:
             f"log in at {ENDPOINT}, accept it on the page of {hub.repo}, and set HF_TOKEN to a token that may read it.",
         )
     except errors.RevisionNotFoundError:
-        failure = InputError(f"{hub.repo} has no commit {hub.revision or 'main'}.", "the publisher rewrote the repository.")
+        failure = InputError(
+            f"{hub.repo} has no commit {revision or 'main'}.",
+            "the publisher rewrote the repository: look at its page"
+            + ("; to trust its newest commit, remove the source's record in .fetched." if revision and not hub.revision else "."),
+        )
     except errors.RepositoryNotFoundError:
         failure = InputError(
             f"{hub.repo} is not on the hub, or not for everybody.", "set HF_TOKEN to a token that may read it, or look at its page."
