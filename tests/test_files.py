@@ -16,6 +16,7 @@ from anchored.files import (
     file_digest,
     json_text,
     read_json,
+    replace_folder,
     replacing,
     value_digest,
     write_bytes,
@@ -84,6 +85,16 @@ def test_file_in_place_of_a_folder(tmp_path):
     with pytest.raises(OSError, match="results"):
         write_text(tmp_path / "results" / "x.txt", "text")
     assert (tmp_path / "results").read_text() == "mine"
+
+
+def test_what_a_killed_process_left_is_not_in_the_way(tmp_path):
+    """In containers every process has the same number: a folder under the old name would stop all later ones."""
+    left = tmp_path / f".set.{os.getpid()}.old"
+    for folder in (tmp_path / "built", tmp_path / "set", left):
+        folder.mkdir()
+        (folder / folder.name).write_text("x")
+    replace_folder(tmp_path / "built", tmp_path / "set")
+    assert [path.relative_to(tmp_path).as_posix() for path in sorted(tmp_path.rglob("*"))] == ["set", "set/built"]
 
 
 def test_json_is_strict_and_stable(tmp_path):

@@ -70,6 +70,7 @@ def replace_folder(built: Path, target: Path) -> None:
     old = target.with_name(f".{target.name}.{os.getpid()}.old")
     try:
         if os.path.lexists(target):
+            shutil.rmtree(old, ignore_errors=True)  # of a process that was killed: containers give the same numbers again
             os.rename(target, old)
         try:
             os.rename(built, target)
