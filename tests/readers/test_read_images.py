@@ -162,6 +162,18 @@ def test_an_encrypted_or_swollen_member_is_a_bad_image(tmp_path, refused) -> Non
     assert "bank.zip: 2 of 12 images are missing or cannot be read: n02/10.png, n02/11.JPEG." in message
 
 
+def test_a_folder_that_is_a_link_is_refused(tmp_path, refused) -> None:
+    """Left out without a word, half of the images would be missing."""
+    folder = as_folder(tmp_path / "bank")
+    (folder / "n02").rename(tmp_path / "elsewhere")
+    (folder / "n02").symlink_to(tmp_path / "elsewhere")
+    error = refused(reader="images", folder="bank")
+    assert "bank: 1 folders are links, which are not followed: n02." in error.message
+    (tmp_path / "all").symlink_to(folder)
+    (folder / "n02").unlink()
+    assert len(read_images(image_sets.entry(reader="images", folder="all"), tmp_path).images.names) == 8
+
+
 @pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 def test_a_damaged_member_is_a_bad_image(tmp_path, refused, method) -> None:
     """Every compression has an error of its own."""

@@ -24,7 +24,8 @@ def read_images(entry: Mapping[str, Any], root: Path) -> Reading:
     """A bank, in the order of the images' names.
 
     Raises:
-        InputError: nothing is there, there is no image, or fewer than `limit`, a link leaves the folder, an archive is damaged.
+        InputError: nothing is there, there is no image, or fewer than `limit`, a link leaves the folder or leads to another one, an
+            archive is damaged.
     """
     where = root / entry["folder"]
     if not where.exists():
@@ -61,12 +62,20 @@ def _format(where: Path) -> tuple[Callable[[Path, list[str], Choose], Encoded], 
         return _ARCHIVES[suffix], []
     # One walk for all kinds: there may be a million files.
     found: dict[str, list[str]] = {}
-    for folder, _, files in os.walk(where):
+    linked: list[str] = []
+    for folder, folders, files in os.walk(where):
+        linked += [path for name in folders if os.path.islink(path := os.path.join(folder, name))]
         inside = os.path.relpath(folder, where)
         for name in files:
             kind = "images" if is_image(name) else os.path.splitext(name)[1].lower()
             if kind == "images" or (kind in (".tar", ".parquet") and not name.startswith(".")):
                 found.setdefault(kind, []).append(posixpath.normpath(posixpath.join(inside, name)))
+    if linked:
+        shown = ", ".join(os.path.relpath(path, where) for path in linked[:3])
+        raise InputError(
+            f"{where}: {len(linked)} folders are links, which are not followed: {shown}.",
+            "place the images themselves there, or set `folder` to where they are.",
+        )
     if len(found) > 1:
         listed = ", ".join(f"{len(names)} {'images' if kind == 'images' else f'{kind} files'}" for kind, names in found.items())
         raise InputError(f"{where} holds {listed}.", "a bank is one of these: name a folder or a file inside with `folder`.")
