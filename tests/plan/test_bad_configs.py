@@ -105,7 +105,9 @@ def test_mistake_is_named(name, tmp_path):
         ("# only a comment\n", "is empty, not a mapping of keys"),
         ("- a\n- b\n", "is a list, not a mapping of keys"),
         ("demo", "is a str, not a mapping of keys"),
-        ("{}", "name: Field required"),
+        ("{}", "name: is missing; add `name: NAME`."),
+        ("name: a\ndatasets: {}\nexperiments: {}", "backbones: is missing; add `backbones:` with an entry for each of them, or"),
+        ("name: a\ndatasets: {}\nbackbones: {}", "experiments: is missing; add `experiments:` with an entry for each of them, or"),
     ],
 )
 def test_file_without_keys(text, expected, tmp_path):
@@ -113,6 +115,32 @@ def test_file_without_keys(text, expected, tmp_path):
     error = refusal(tmp_path, text)
     assert expected in error.message
     assert "config/README.md" in error.hint
+
+
+def test_a_part_of_the_file_can_be_merged_into_another(tmp_path):
+    """`<<` of YAML: one grid for several arms. What an arm says itself counts, and to say it is no duplicate."""
+    grid = "{lr: [1.0e-3], strength: [0.1, 1.0, 3.0, 10.0, 30.0, 100.0]}"
+    merged = DEMO.replace(f"l2sp: {grid}", f"l2sp: &grid {grid}")
+    merged = merged.replace(f"ewc: {grid}", "ewc: &rate {<<: *grid, lr: [2.0e-3]}")
+    merged = merged.replace(f"ewc-shuffled: {grid}", "ewc-shuffled: {<<: *rate}")
+    assert merged.count("*") == DEMO.count("*") + 2
+    plain = DEMO
+    for arm in ("ewc", "ewc-shuffled"):
+        plain = plain.replace(f" {arm}: {grid}", f" {arm}: {grid.replace('[1.0e-3]', '[2.0e-3]')}")
+    configs = []
+    for text in (merged, plain):
+        (tmp_path / "study.yaml").write_text(text)
+        configs.append(read_config(tmp_path / "study.yaml"))
+    assert configs[0] == configs[1]
+    assert configs[0].experiments["digitscenes"].arms.ewc.lr == (2.0e-3,)
+    assert "duplicate key 'lr'" in refusal(tmp_path, merged.replace("lr: [2.0e-3]", "lr: [1.0e-3], lr: [2.0e-3]")).message
+    assert "expected a mapping" in refusal(tmp_path, merged.replace("{<<: *rate}", "{<<: 3}")).message
+
+
+def test_a_merged_part_inside_of_a_list(tmp_path):
+    """Lists are filled after what follows them, unless told otherwise: a part that is merged twice then has its keys twice."""
+    text = "name: a\ndatasets: [&a {k: 1}, &b {<<: *a, k: 2}]\nbackbones: {<<: *b}\nexperiments: {}"
+    assert "datasets: Input should be a valid dictionary" in refusal(tmp_path, text).message
 
 
 def test_unreadable_files(tmp_path):

@@ -9,6 +9,8 @@ from pydantic import ValidationError
 from anchored.errors import ConfigError
 from anchored.plan.config import Config
 
+_MERGE = "tag:yaml.org,2002:merge"
+
 
 class _StrictLoader(yaml.SafeLoader):
     """YAML without arbitrary objects and without duplicate keys, of which PyYAML would silently keep the last."""
@@ -17,13 +19,16 @@ class _StrictLoader(yaml.SafeLoader):
 def _mapping(loader: _StrictLoader, node: yaml.MappingNode, deep: bool = False) -> dict:
     seen = set()
     for key_node, _ in node.value:
+        if key_node.tag == _MERGE:
+            continue
         key = loader.construct_object(key_node, deep=deep)
         if not isinstance(key, str):
             raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is no text", key_node.start_mark)
-        if key in seen and key != "<<":
+        if key in seen:
             raise yaml.constructor.ConstructorError(None, None, f"duplicate key '{key}'", key_node.start_mark)
         seen.add(key)
-    return yaml.SafeLoader.construct_mapping(loader, node, deep)
+    # At once, children too: `<<` puts the merged keys beside a node's own, which would then look like duplicates.
+    return yaml.SafeLoader.construct_mapping(loader, node, deep=True)
 
 
 _StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
@@ -58,8 +63,18 @@ def _sentence(path: Path, value: Any, error: ValidationError) -> str:
     lines = []
     for item in error.errors():
         given = "" if isinstance(item["input"], dict) else f" (given: {item['input']!r})"
-        lines.append(f"{path}: {_key(value, item)}: {item['msg'].removeprefix('Value error, ')}{given}")
+        said = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "missing" and len(item["loc"]) == 1:
+            said = _advice(str(item["loc"][0]))
+        lines.append(f"{path}: {_key(value, item)}: {said}{given}")
     return "\n".join(lines)
+
+
+def _advice(key: str) -> str:
+    """What to do about a missing part of the configuration."""
+    if Config.model_fields[key].annotation is str:
+        return f"is missing; add `{key}: NAME`."
+    return f"is missing; add `{key}:` with an entry for each of them, or `{key}: {{}}` where there are none."
 
 
 def _key(value: Any, item: Any) -> str:
