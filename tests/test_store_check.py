@@ -44,6 +44,15 @@ def test_what_is_unchanged_passes_and_is_listed(birds, run_cli) -> None:
     assert {path: path.read_bytes() for path in birds.rglob("*") if path.is_file() and "logs" not in path.parts} == before
 
 
+def test_to_check_and_to_build_are_two_commands(birds, run_cli) -> None:
+    """Somebody who asks for both would take the answer for one about the new store."""
+    before = (store(birds) / "record.json").stat().st_mtime_ns
+    done = run_cli("prepare", "birds", "--check", "--force", root=birds)
+    assert done.code == 2
+    assert "prepare cannot do --force together with --check." in done.err
+    assert (store(birds) / "record.json").stat().st_mtime_ns == before
+
+
 def edit(path: Path, old: str, new: str) -> None:
     assert path.read_text().count(old) == 1
     path.write_text(path.read_text().replace(old, new))

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from anchored.cli.frame import PLAN, FimName, Force, PlanFile, Root, run_step
+from anchored.errors import ConfigError
 from anchored.paths import Paths
 
 app = typer.Typer()
@@ -26,6 +27,8 @@ def prepare(
     """
 
     def run(paths: Paths, entries: dict) -> None:
+        if check and force:
+            raise ConfigError("prepare cannot do --force together with --check.", "run them one after the other.")
         if check:
             from anchored.store_check import check as compare
 
