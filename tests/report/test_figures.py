@@ -8,8 +8,10 @@ import polars as pl
 import pytest
 
 from anchored.evaluate.selection import find_rule
+from anchored.evaluate.step import load_groups
 from anchored.evaluate.study import read_study
 from anchored.paths import Paths
+from anchored.report.compose import figures_of, picks_of
 from anchored.report.figure_data import fisher_mass, layer_names, strength_curves
 from anchored.report.figures import Bars, Level, draw, fisher_figure, group_figure, strength_figure
 
@@ -48,6 +50,17 @@ def test_many_modules_are_joined_into_blocks_in_the_order_of_the_network() -> No
     }
     layers = fisher_mass({"vit": {name: np.ones(2) for name in names}})[0].layers
     assert layers == ("patch_embed.proj", "cls_token", *[f"blocks.{i}" for i in range(12)], "norm")
+
+
+def test_one_seed_is_called_so(study: tuple[dict[str, Any], Paths]) -> None:
+    plan, paths = study
+    experiment, metrics = read_study(plan).experiments["demo"], pl.read_parquet(paths.metrics)
+    picks = picks_of(metrics, experiment).filter(pl.col("replicate") == 0)
+    picks = picks.filter(pl.col("backbone") == picks["backbone"][0])
+    found = figures_of(picks, metrics, {}, experiment=experiment, groups=load_groups(paths, experiment.dataset))
+    assert ["sd over 1 seed." in one.caption for one in found] == [True, True]
+    titles = [one.make().axes[0].get_title() for one in found]
+    assert [title.endswith("mean and sd over 1 seed") for title in titles] == [True, True]
 
 
 def test_drawing_twice_gives_the_same_bytes(study: tuple[dict[str, Any], Paths]) -> None:

@@ -16,7 +16,7 @@ from anchored.report import figures, tables
 from anchored.report.figure_data import fisher_mass, strength_curves
 from anchored.report.summary import per_group
 from anchored.report.table import Table
-from anchored.report.text import arm_name, number, rule_name
+from anchored.report.text import arm_name, number, rule_name, seeds_text
 
 FIGURE_RULE = "val-wga"
 """The rule behind figures and the table by group; an experiment without it uses its first rule."""
@@ -83,7 +83,7 @@ def _strength(own: pl.DataFrame, metrics: pl.DataFrame, experiment: Experiment, 
     return Drawable(
         f"{experiment.name}-strength",
         f"{experiment.title}: worst-group accuracy against penalty strength{f' at {rate}' if rate else ''}, mean and "
-        f"sd over {seeds} seeds. Lines: arms without a strength; tuned ones are picked by {rule_name(rule.name)}.",
+        f"sd over {seeds_text(seeds)}. Lines: arms without a strength; tuned ones are picked by {rule_name(rule.name)}.",
         partial(figures.strength_figure, curves, levels, title=experiment.title, seeds=seeds),
     )
 
@@ -106,7 +106,7 @@ def _by_group(own: pl.DataFrame, experiment: Experiment, groups: Groups, rule: R
         )
     return Drawable(
         f"{experiment.name}-per-group",
-        f"{experiment.title}: accuracy by group, picked by {rule_name(rule.name)}, mean and sd over {seeds} seeds.",
+        f"{experiment.title}: accuracy by group, picked by {rule_name(rule.name)}, mean and sd over {seeds_text(seeds)}.",
         partial(figures.group_figure, bars, groups.names, title=experiment.title, seeds=seeds),
     )
 

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 
 from anchored.report.figure_data import Curve, Mass
-from anchored.report.text import arm_name, number, percent
+from anchored.report.text import arm_name, number, percent, seeds_text
 
 STYLE: dict[Any, Any] = {
     "svg.hashsalt": "anchored",
@@ -96,7 +96,7 @@ def strength_figure(curves: Sequence[Curve], levels: Sequence[Level], *, title: 
     axes.minorticks_off()
     axes.set_xlabel("penalty strength λ")
     axes.set_ylabel("worst-group accuracy, test (%)")
-    axes.set_title(f"{title}\nmean and sd over {seeds} seeds", fontsize=9)
+    axes.set_title(f"{title}\nmean and sd over {seeds_text(seeds)}", fontsize=9)
     _legend_right(axes)
     return figure
 
@@ -119,7 +119,7 @@ def group_figure(bars: Sequence[Bars], groups: Sequence[str], *, title: str, see
     axes.grid(visible=False, axis="x")
     axes.set_ylim(0, 100)
     axes.set_ylabel("accuracy, test (%)")
-    axes.set_title(f"{title}\nmean and sd over {seeds} seeds", fontsize=9)
+    axes.set_title(f"{title}\nmean and sd over {seeds_text(seeds)}", fontsize=9)
     _legend_right(axes)
     return figure
 

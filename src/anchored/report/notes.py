@@ -7,7 +7,7 @@ import polars as pl
 from anchored.evaluate.groups import Groups
 from anchored.evaluate.selection import SAME_LR, Rule, has_learning_rate, in_scope, varied
 from anchored.evaluate.study import Experiment
-from anchored.report.text import arm_name, number
+from anchored.report.text import arm_name, number, seeds_text
 
 MINIMUM_SEEDS = 5
 
@@ -76,8 +76,7 @@ def seed_notes(picks: pl.DataFrame) -> list[str]:
     seeds = picks.select("backbone", "replicate").n_unique()
     backbones = picks["backbone"].n_unique()
     checkpoints = f"checkpoint{'s' if backbones > 1 else ''}"
-    counted = f"{seeds} seed{'s' if seeds > 1 else ''}"
-    notes = [f"{counted}: {backbones} pre-trained {checkpoints} times replicates (data draw and training order)."]
+    notes = [f"{seeds_text(seeds)}: {backbones} pre-trained {checkpoints} times replicates (data draw and training order)."]
     if backbones < seeds:
         notes[0] = notes[0][:-1] + f"; seeds share {backbones} {checkpoints}, so the intervals understate the uncertainty."
     if seeds < MINIMUM_SEEDS:

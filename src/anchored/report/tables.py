@@ -16,7 +16,7 @@ from anchored.evaluate.study import Experiment
 from anchored.report import notes
 from anchored.report.summary import contrasts, per_group, reference_scopes, selected, summarise
 from anchored.report.table import Table
-from anchored.report.text import MINUS, NOT_AVAILABLE, arm_name, hyper_text, mean_sd, number, points, rule_name
+from anchored.report.text import MINUS, NOT_AVAILABLE, arm_name, hyper_text, mean_sd, number, points, rule_name, seeds_text
 
 _UNITS = "differences in percentage points with their 95 % interval"
 
@@ -168,8 +168,7 @@ def _of(frame: pl.DataFrame, rule: Rule, scope: str) -> pl.DataFrame:
 
 
 def _seeds(picks: pl.DataFrame) -> str:
-    count = picks.select(SEED).n_unique()
-    return f"{count} seed{'s' if count != 1 else ''}"
+    return seeds_text(picks.select(SEED).n_unique())
 
 
 def _mean_sd(row: Mapping[str, Any], name: str) -> str:

@@ -69,6 +69,11 @@ def number(value: float) -> str:
     return f"{value:g}"
 
 
+def seeds_text(count: int) -> str:
+    """How many seeds: "1 seed", "5 seeds"."""
+    return f"{count} seed{'' if count == 1 else 's'}"
+
+
 def hyper_text(hyper: Hyper, keys: list[str]) -> str:
     """The values of `keys` in `hyper`: "stages 2, lr 4e-3"."""
     return ", ".join(f"{key} {number(hyper[key])}" for key in keys if key in hyper)
