@@ -1,5 +1,6 @@
 """Bad lines, drawn by Hypothesis, in every list that a user can have: one sentence or the right answer, never anything else."""
 
+import csv
 import io
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,11 @@ CELL = st.one_of(
     st.text(max_size=8),
     st.integers(-(10**20), 10**20).map(str),
 )
+
+SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation", "dev"), "test": ("test", "testing")}
+# Unicode's white space. Python's strip() takes four control characters for it, too.
+SPACES = "".join(character for character in map(chr, range(0x3001)) if character.isspace() and character not in "\x1c\x1d\x1e\x1f")
+WORDS = {word: split for split, words in SPLITS.items() for word in words}
 
 
 def edited(data: st.DataObject, text: str, separator: str) -> str:
@@ -54,6 +60,18 @@ def outcome(read: Any, entry: dict[str, Any], root: Path) -> Any:
     return None
 
 
+def slowly(path: Path) -> list[dict[str, str]]:
+    """The lines of a table that are not empty, cells without spaces around them."""
+    lines = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig"), newline=""))
+    cells = [{str(name).strip(SPACES): (cell or "").strip(SPACES) for name, cell in line.items()} for line in lines]
+    return [line for line in cells if any(line.values())]
+
+
+def same(label: str, cell: str) -> bool:
+    """Whether a label is the text of a cell, or the same number."""
+    return label == cell or float(label) == float(cell)
+
+
 @FUZZ
 @given(data=st.data())
 def test_edited_metadata_of_ones_own(tmp_path, data) -> None:
@@ -76,6 +94,14 @@ def test_edited_metadata_of_ones_own(tmp_path, data) -> None:
         names = list(found.images.names)
         assert len(set(names)) == len(names) == len(columns)
         assert not [name for name in names if name.startswith("/") or ".." in name.split("/")]
+        if b"\r" in path.read_bytes():  # the csv module takes one for the end of a line, wherever it stands
+            return
+        lines = slowly(path)
+        assert names == [line["image"] for line in lines]
+        for line, y, a, split in zip(lines, *columns.select("y", "a", "split"), strict=True):
+            assert same(labels[0][str(y)], line["y"])
+            assert same(labels[1][str(a)], line["place"])
+            assert split == WORDS.get(line["split"].lower()) or split == ("train", "val", "test")[int(float(line["split"]))]
 
 
 @FUZZ
