@@ -38,12 +38,14 @@ class Hardware:
         cpus: CPUs of a node.
         memory: MiB of a node.
         gpus: GPUs of a node.
+        gpu_type: what SLURM calls them.
     """
 
     nodes: int = 2
     cpus: int = 4
     memory: int = 8192
     gpus: int = 2
+    gpu_type: str = "fake"
 
 
 def missing_programs(*, accounting: bool = False) -> list[str]:
@@ -184,7 +186,7 @@ class Cluster:
     def _configure(self) -> None:
         host, nodes, devices = socket.gethostname().split(".")[0], [], []
         for number, node in enumerate(self.nodes, start=1):
-            gpus = f" Gres=gpu:fake:{self.hardware.gpus}" if self.hardware.gpus else ""
+            gpus = f" Gres=gpu:{self.hardware.gpu_type}:{self.hardware.gpus}" if self.hardware.gpus else ""
             nodes.append(
                 f"NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 Port={self._port + number} CPUs={self.hardware.cpus} "
                 f"RealMemory={self.hardware.memory}{gpus} State=UNKNOWN"
@@ -195,7 +197,7 @@ class Cluster:
                     device.symlink_to(os.devnull)
             if self.hardware.gpus:
                 files = f"{self.folder}/dev/{node}-gpu[0-{self.hardware.gpus - 1}]"
-                devices.append(f"NodeName={node} Name=gpu Type=fake File={files}")
+                devices.append(f"NodeName={node} Name=gpu Type={self.hardware.gpu_type} File={files}")
         accounting = "AccountingStorageType=accounting_storage/none"
         if self.accounting:
             accounting = "\n".join(

@@ -6,7 +6,8 @@ import re
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,25 +19,35 @@ HERE = Path(__file__).parent
 REPOSITORY = HERE.parents[1]
 ENGINE_FILES = ("Snakefile", "workflow", "profiles", "dvc.yaml", ".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore")
 
+# They tell when, where and how fast; everything else depends on the plan alone.
+TIMED = ("record.json", "report.html")
+
 
 @dataclass(frozen=True)
 class Checkout:
-    """A folder with all that the engines need, which runs its own copy of the package."""
+    """A folder with all that the engines need, which runs its own copy of the package.
+
+    Args:
+        path: the folder.
+        variables: of the environment, such as those that lead to a cluster.
+    """
 
     path: Path
+    variables: Mapping[str, str] = field(default_factory=dict)
 
-    def run(self, *command: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+    def run(self, *command: str | Path, check: bool = True, timeout: float = 600) -> subprocess.CompletedProcess[str]:
         """Runs a program of this environment; a failure fails the test with what the program printed."""
         programs = Path(sys.executable).parent
         inherited = {key: value for key, value in os.environ.items() if not key.startswith(("GIT_", "DVC_", "SNAKEMAKE_"))}
+        inherited |= self.variables
         environment = inherited | {
-            "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
+            "PATH": f"{programs}{os.pathsep}{inherited['PATH']}",
             "PYTHONPATH": str(self.path / "src"),
             "DVC_SITE_CACHE_DIR": str(self.path.parent / "dvc-site"),
             "GIT_CONFIG_GLOBAL": os.devnull,
         }
         done = subprocess.run(
-            [*map(str, command)], cwd=self.path, env=environment, capture_output=True, text=True, check=False, timeout=600
+            [*map(str, command)], cwd=self.path, env=environment, capture_output=True, text=True, check=False, timeout=timeout
         )
         if check and done.returncode:
             pytest.fail(f"{' '.join(map(str, command))} ended with {done.returncode}:\n{done.stdout[-6000:]}{done.stderr[-6000:]}")
@@ -65,7 +76,12 @@ class Checkout:
     def copy(self, path: Path) -> "Checkout":
         """A copy somewhere else, with results and the state of the engines."""
         shutil.copytree(self.path, path, symlinks=True)
-        return Checkout(path)
+        return Checkout(path, self.variables)
+
+    def results(self) -> dict[str, bytes]:
+        """Every result by its path, but those that tell when, where and how fast."""
+        files = (path for path in (self.path / "results").rglob("*") if path.is_file() and not path.name.startswith("."))
+        return {str(path.relative_to(self.path)): path.read_bytes() for path in files if not path.name.endswith(TIMED)}
 
 
 def check_out(path: Path, config: str) -> Checkout:

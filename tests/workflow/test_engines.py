@@ -12,17 +12,9 @@ pytestmark = pytest.mark.workflow
 ENGINES = ("snakemake", "dvc")
 Copy = Callable[[str], Checkout]
 
-# They tell when, where and how fast; everything else depends on the plan alone.
-TIMED = ("record.json", "report.html")
-
-
-def results(checkout: Checkout) -> dict[str, bytes]:
-    files = (path for path in (checkout.path / "results").rglob("*") if path.is_file() and not path.name.startswith("."))
-    return {str(path.relative_to(checkout.path)): path.read_bytes() for path in files if not path.name.endswith(TIMED)}
-
 
 def test_both_engines_write_the_same_bytes(by_snakemake: Checkout, by_dvc: Checkout):
-    ours, theirs = results(by_snakemake), results(by_dvc)
+    ours, theirs = by_snakemake.results(), by_dvc.results()
     assert {"results/tables/README.md", "results/metrics.csv", "results/fim/fim/fim.safetensors"} <= ours.keys()
     assert ours.keys() == theirs.keys()
     assert [path for path in ours if ours[path] != theirs[path]] == []
@@ -47,7 +39,7 @@ def test_adopting_what_the_engine_did_not_make_is_refused(made_by: Copy):
 def test_after_adopting_neither_engine_has_anything_to_do(adopted: Checkout, by_snakemake: Checkout):
     assert adopted.would_run("snakemake") == set()
     assert adopted.would_run("dvc") == set()
-    assert results(adopted) == results(by_snakemake)
+    assert adopted.results() == by_snakemake.results()
 
 
 def test_one_lambda_runs_one_job_in_both_engines(adopted: Checkout, tmp_path: Path):
