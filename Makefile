@@ -91,6 +91,8 @@ lock:
 	@$(freeze) > $(VENV)-lock/test
 	{ echo "# Written by \`make lock\`: what the steps and both engines need."; cat $(VENV)-lock/run; } > requirements.lock
 	{ echo "# Written by \`make lock\`: what the tests need on top."; comm -13 $(VENV)-lock/run $(VENV)-lock/test; } > requirements-test.lock
+	$(VENV)-lock/bin/python -m pip install --quiet uv
+	PATH="$(CURDIR)/$(VENV)-lock/bin:$$PATH" containers/lock
 	rm -rf $(VENV)-lock
 
 freeze = $(VENV)-lock/bin/python -m pip freeze --exclude-editable | sed -E 's/\+[A-Za-z0-9.]+$$//; s/^triton==.*/&; sys_platform == "linux"/' | LC_ALL=C sort

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from anchored.image import WATCHED, watched_code
 from anchored.paths import Paths
 from anchored.plan.load import Plan, load_plan
 from anchored.steps import STEP_OF, code_files, inputs, outputs
@@ -100,8 +101,10 @@ def visible_gpus() -> int:
 
 def prepare_jobs() -> None:
     """Puts this Python's programs first on PATH, so that rules find `anchored` without an activated environment, and asks for
-    progress by lines: jobs that run at the same time share the terminal, and their bars would overwrite each other.
+    progress by lines: jobs that run at the same time share the terminal, and their bars would overwrite each other. Steps in a
+    container learn which code is watched out here.
     """
+    os.environ[WATCHED] = watched_code()
     os.environ["ANCHORED_PROGRESS"] = "lines"
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
 

@@ -1,12 +1,11 @@
 """The frame around every step: lock, nothing-to-do check, timing, and `record.json` beside the artefact.
 
-A record holds the plan entry, digests of inputs and outputs, code version, library versions, device, wall time, peak
-memory and the step's own measurements. Its key covers entry, input digests and code, so a command that finds the key and
+A record holds the plan entry, digests of inputs and outputs, code version, container image, library versions, device, wall time,
+peak memory and the step's own measurements. Its key covers entry, input digests and code, so a command that finds the key and
 the outputs unchanged has nothing to do; large files that did not change are not read to find that out (file_digests.py).
 Identities are relative paths: moving the folder changes nothing.
 """
 
-import hashlib
 import json
 import logging
 import os
@@ -28,10 +27,11 @@ from anchored import __version__, steps
 from anchored.errors import InputError
 from anchored.file_digests import FileDigests
 from anchored.files import file_digest, value_digest, write_bytes, write_json
+from anchored.image import image, require_watched_code
 from anchored.locks import exclusive
 from anchored.paths import Paths
 from anchored.plan.load import Plan, lookup
-from anchored.steps import PACKAGE, code_files
+from anchored.steps import PACKAGE, code_digest
 
 log = logging.getLogger("anchored")
 
@@ -92,9 +92,10 @@ class Step:
 
         Raises:
             InputError: an input is missing.
-            EnvironmentFailure: another process runs the same step.
+            EnvironmentFailure: another process runs the same step; or the step runs in an image of other code.
         """
         with exclusive(f"{self.step} {self.name}", self.paths):
+            require_watched_code(self.step, self.paths.root)
             digests = self._input_digests()
             code = code_digest(self.step)
             key = self._key(digests, code)
@@ -118,7 +119,8 @@ class Step:
                     "entry": self.entry,
                     "inputs": digests,
                     "outputs": {self._relative(path): path_digest(path, self._digests) for path in self.outputs},
-                    "code": {"version": __version__, "digest": code, **_git()},
+                    "code": {"version": __version__, "digest": code, **_commit()},
+                    "image": image(),
                     "libraries": _libraries(),
                     "device": running.device,
                     "machine": {"system": platform.platform(), "processor": _processor(), "cpus": os.cpu_count()},
@@ -214,15 +216,6 @@ def _whole(plan: Plan) -> dict[str, Any]:
     return {"name": plan["name"], "seed": plan["seed"], "experiments": plan["experiments"], "digest": value_digest(plan)}
 
 
-def code_digest(step: str) -> str:
-    """SHA-256 over the source files that a step runs."""
-    digest = hashlib.sha256()
-    for path in code_files(step):
-        digest.update(path.relative_to(PACKAGE).as_posix().encode())
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
-
-
 def stat_digest(path: Path) -> str:
     """Size and time of change of a file, for files that take too long to read."""
     found = path.stat()
@@ -237,7 +230,10 @@ def path_digest(path: Path, digest: Callable[[Path], str] = file_digest) -> str:
     return value_digest({member.relative_to(path).as_posix(): digest(member) for member in files})
 
 
-def _git() -> dict[str, Any]:
+def _commit() -> dict[str, Any]:
+    if inside := image():
+        return {"commit": inside["revision"], "modified": inside["modified"]}
+
     def git(*arguments: str) -> str | None:
         try:
             done = subprocess.run(["git", "-C", str(PACKAGE), *arguments], capture_output=True, text=True, timeout=10)

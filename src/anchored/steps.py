@@ -4,6 +4,7 @@ Engines import this while they parse, so it needs nothing but the standard libra
 graphs with each other; both take inputs, outputs and code from here.
 """
 
+import hashlib
 from pathlib import Path
 
 from anchored.locate import watched
@@ -46,13 +47,22 @@ BY_STAT = (".zip", ".tar", ".parquet")
 ENTRY_OF = {"whole": "fims", "merged": "fims"}
 
 
-def code_files(step: str) -> list[Path]:
-    """All source files of a step, sorted."""
+def code_files(step: str, package: Path = PACKAGE) -> list[Path]:
+    """All source files of a step, sorted; `package` may be another copy of this one."""
     files: list[Path] = []
     for module in MODULES[step]:
-        path = PACKAGE / module
+        path = package / module
         files += [path] if path.suffix else path.rglob("*.py")
     return sorted(files)
+
+
+def code_digest(step: str, package: Path = PACKAGE) -> str:
+    """SHA-256 over the source files that a step runs; those that another copy lacks count as missing."""
+    digest = hashlib.sha256()
+    for path in code_files(step, package):
+        digest.update(path.relative_to(package).as_posix().encode())
+        digest.update(path.read_bytes() if path.is_file() else b"")
+    return digest.hexdigest()
 
 
 def outputs(kind: str, name: str, paths: Paths) -> list[Path]:

@@ -130,4 +130,4 @@ def test_training_measures_are_those_of_the_picked_epoch() -> None:
 
 
 def test_records_without_keys_stay_readable() -> None:
-    assert provenance_grid({"j": {}}).rows == (("j", "", "", "", "", ""),)
+    assert provenance_grid({"j": {}}).rows == (("j", "", "", "", "", "", ""),)

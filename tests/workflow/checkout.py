@@ -17,6 +17,8 @@ from anchored.plan.compile import compile_plan
 
 HERE = Path(__file__).parent
 REPOSITORY = HERE.parents[1]
+# They tell when, where and how fast; everything else depends on the plan alone.
+TIMED = ("record.json", "report.html")
 ENGINE_FILES = ("Snakefile", "workflow", "profiles", "dvc.yaml", ".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore")
 
 # They tell when, where and how fast; everything else depends on the plan alone.
@@ -62,6 +64,11 @@ class Checkout:
         dry = {"snakemake": ("snakemake", "--dry-run"), "dvc": ("dvc", "repro", "--dry")}[engine]
         done = self.run(*dry)
         return set(re.findall(r"^(?:Shell command: |> )(anchored .*)$", done.stdout + done.stderr, flags=re.MULTILINE))
+
+    def results(self) -> dict[str, bytes]:
+        """The content of all results that depend on the plan alone."""
+        files = (path for path in (self.path / "results").rglob("*") if path.is_file() and not path.name.startswith("."))
+        return {str(path.relative_to(self.path)): path.read_bytes() for path in files if not path.name.endswith(TIMED)}
 
     def edit(self, file: str, old: str, new: str) -> None:
         """Replaces a text that the file holds exactly once."""

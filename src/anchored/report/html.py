@@ -92,19 +92,20 @@ def training_grid(picks: pl.DataFrame, history: pl.DataFrame, rule: str) -> Grid
 
 
 def provenance_grid(records: Mapping[str, Mapping[str, Any]]) -> Grid:
-    """One row for every job's record: code, libraries, device, time, memory. Missing keys stay empty."""
+    """One row for every job's record: code, container image, libraries, device, time, memory. Missing keys stay empty."""
     rows = []
     for job, record in records.items():
         code = record.get("code") or {}
         libraries = ", ".join(f"{name} {version}" for name, version in (record.get("libraries") or {}).items())
         commit = str(code.get("commit") or "")[:10] + (" (modified)" if code.get("modified") else "")
+        image = str((record.get("image") or {}).get("digest", "")).removeprefix("sha256:")[:10]
         memory = (record.get("peak_memory_mib") or {}).get("host", "")
         seconds = record.get("wall_seconds")
         rows.append(
-            (job, f"{code.get('version', '')} {commit}".strip(), libraries, str(record.get("device", "")),
+            (job, f"{code.get('version', '')} {commit}".strip(), image, libraries, str(record.get("device", "")),
              "" if seconds is None else f"{seconds:.1f}", str(memory))
         )  # fmt: skip
-    return Grid(("job", "code", "libraries", "device", "seconds", "memory (MiB)"), tuple(rows))
+    return Grid(("job", "code", "image", "libraries", "device", "seconds", "memory (MiB)"), tuple(rows))
 
 
 def _spread(values: pl.Series) -> str:
