@@ -25,7 +25,9 @@ build*) for each; do case "$each" in *.sif) echo sif >"$each" ;; esac; done ;;
 esac
 """
 PYTHON = """#!/bin/sh
-case "$*" in *pip*) echo "python $*" >>"$CALLS" ;; *) exec python3 "$@" ;; esac
+case "$*" in *pip*) ;; *) exec python3 "$@" ;; esac
+echo "python $*" >>"$CALLS"
+mkdir -p containers/wheels/cpu containers/wheels/cuda
 """
 
 
@@ -166,3 +168,13 @@ def test_what_is_missing_is_said_at_once(
     assert done.returncode == code
     assert sentence in done.stderr
     assert recorder.calls == []
+
+
+def test_wheels_are_fetched_again_for_another_lock_only(recorder: Recorder):
+    recorder.build()
+    recorder.edit("src/anchored/probe.py")
+    recorder.build()
+    assert not any(call.startswith("python") for call in recorder.calls)
+    recorder.edit("containers/requirements.cpu.lock")
+    recorder.build()
+    assert any(call.startswith("python") for call in recorder.calls)

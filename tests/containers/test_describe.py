@@ -80,6 +80,8 @@ def test_licences_are_those_that_packages_state(describe: ModuleType, tmp_path: 
     assert licences("a", License_Expression="MIT OR Apache-2.0", License="x") == [{"expression": "MIT OR Apache-2.0"}]
     assert licences("b", Classifier="License :: OSI Approved :: BSD License") == [{"license": {"name": "BSD License"}}]
     assert licences("c", License="NVIDIA Proprietary Software") == [{"license": {"name": "NVIDIA Proprietary Software"}}]
+    both = licences("f", License="LicenseRef-NVIDIA-Proprietary", Classifier="License :: Other/Proprietary License")
+    assert [each["license"]["name"] for each in both] == ["LicenseRef-NVIDIA-Proprietary", "Other/Proprietary License"]
     assert licences("d", License="BSD\n  Copyright (c)\n  all of it") == [{"license": {"name": "BSD"}}]
     assert licences("e") == []
 
