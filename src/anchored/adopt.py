@@ -9,15 +9,14 @@ would also miss later changes of parameters, for it holds no metadata of files t
 
 import json
 import logging
-import shutil
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from anchored.errors import ConfigError, EnvironmentFailure, InputError
 from anchored.paths import Paths
 from anchored.plan.load import Plan
+from anchored.programs import find_engine
 from anchored.record import planned_step
 from anchored.steps import STEP_OF
 
@@ -38,7 +37,7 @@ def adopt(source: str, plan: Plan, plan_file: Path, paths: Paths) -> None:
         raise ConfigError(f"'{source}' is no engine.", "use --from snakemake or --from dvc.")
     if plan_file.resolve() != (paths.root / "plan.json").resolve():
         raise ConfigError(f"dvc.yaml reads plan.json, not {plan_file}.", "adopt works on the results of plan.json only.")
-    snakemake, dvc = _find("snakemake"), _find("dvc")
+    snakemake, dvc = find_engine("snakemake"), find_engine("dvc")
     if source == "snakemake":
         _require_records(plan, paths)
         _call([dvc, "commit", "--force"], paths.root)
@@ -68,15 +67,6 @@ def _refuse_stale(stale: Sequence[str], total: int, hint: str) -> None:
     if stale:
         first = ", ".join(stale[:_NAMED]) + (f" and {len(stale) - _NAMED} more" if len(stale) > _NAMED else "")
         raise InputError(f"{len(stale)} of {total} steps have no up-to-date result: {first}.", hint)
-
-
-def _find(program: str) -> str:
-    """A program of the environment that runs this, else of PATH."""
-    beside = Path(sys.executable).with_name(program)
-    found = str(beside) if beside.is_file() else shutil.which(program)
-    if found is None:
-        raise EnvironmentFailure(f"{program} is not installed.", 'run `make install`, or `pip install "anchored[engines]"`.')
-    return found
 
 
 def _call(command: Sequence[str], root: Path) -> str:

@@ -3,6 +3,7 @@
 | code | meaning |
 | --- | --- |
 | 0 | done, or nothing to do |
+| 1 | steps of a run failed, each with a code of its own in its log |
 | 2 | usage or configuration |
 | 3 | missing or corrupt input |
 | 4 | numerical failure (NaN, divergence) |
@@ -29,6 +30,10 @@ class AnchoredError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message}\n  {self.hint}" if self.hint else self.message
+
+
+class StepsFailed(AnchoredError):
+    """Steps of a run of many failed."""
 
 
 class ConfigError(AnchoredError):

@@ -85,6 +85,16 @@ def replace_folder(built: Path, target: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
+def sweep(target: Path) -> None:
+    """Removes what killed processes left beside `target` on their way to it. No other process may be writing it."""
+    for ending in ("tmp", "old"):
+        for rest in target.parent.glob(f".{target.name}.*.{ending}"):
+            if rest.is_dir() and not rest.is_symlink():
+                shutil.rmtree(rest, ignore_errors=True)
+            else:
+                rest.unlink(missing_ok=True)
+
+
 def disk_failure(path: Path, error: OSError) -> Exception:
     """`error` in the user's words if it is about the disk or permissions, else `error` itself."""
     if error.errno in _DISK_ERRORS:

@@ -26,9 +26,9 @@ from typing import Any
 from anchored import __version__, steps
 from anchored.errors import InputError
 from anchored.file_digests import FileDigests
-from anchored.files import file_digest, value_digest, write_bytes, write_json
+from anchored.files import file_digest, sweep, value_digest, write_bytes, write_json
 from anchored.image import image, require_watched_code
-from anchored.locks import exclusive
+from anchored.locks import exclusive, in_cluster_job
 from anchored.paths import Paths
 from anchored.plan.load import Plan, lookup
 from anchored.steps import PACKAGE, code_digest
@@ -94,7 +94,7 @@ class Step:
             InputError: an input is missing.
             EnvironmentFailure: another process runs the same step; or the step runs in an image of other code.
         """
-        with exclusive(f"{self.step} {self.name}", self.paths):
+        with exclusive(f"{self.step} {self.name}", self.paths, wait=in_cluster_job()):
             require_watched_code(self.step, self.paths.root)
             digests = self._input_digests()
             code = code_digest(self.step)
@@ -105,6 +105,8 @@ class Step:
                 log.info("%s %s: nothing to do, %s is up to date", self.step, self.name, self.record)
                 yield None
                 return
+            for path in (*self.outputs, self.record):
+                sweep(path)
             running = Running(inputs=digests, key=key, digest=self._digests)
             started, clock = datetime.now(UTC), time.perf_counter()
             with self._without_record():

@@ -7,6 +7,7 @@ import typer
 
 from anchored.cli.frame import PLAN, PlanFile, Root, run_step
 from anchored.paths import Paths
+from anchored.terminal import reported
 
 app = typer.Typer()
 
@@ -28,3 +29,31 @@ def adopt(
         step(source, entries, plan, paths)
 
     run_step("adopt", source, plan, root, run)
+
+
+@app.command(context_settings={"ignore_unknown_options": True})
+def run(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[TARGET...] [-- OPTION...]", help="Targets (all, fims, runs, ...), and options for Snakemake."),
+    ] = None,
+    cores: Annotated[int | None, typer.Option("--cores", min=1, help="[default: all, or what the profile says]")] = None,
+    profile: Annotated[str, typer.Option("--profile", metavar="NAME", help="profiles/NAME, such as slurm.")] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
+    cancel: Annotated[bool, typer.Option("--cancel", help="Cancel jobs of a run that broke off; else wait for them.")] = False,
+    stall: Annotated[float, typer.Option("--stall", min=0.1, help="Minutes without a word or a job that count as hanging.")] = 10.0,
+    restarts: Annotated[int, typer.Option("--restarts", min=0, help="How often to continue after Snakemake broke down.")] = 3,
+    plan: PlanFile = PLAN,
+    root: Root = Path("."),
+) -> None:
+    """Run Snakemake and watch it: continue after a breakdown, and say at the end what failed.
+
+    Reads Snakefile, the plan and profiles/NAME. Writes what the steps write, work/run.json and logs/run/snakemake.log. Everything
+    that it does can be typed without it. Exit code 1 if steps failed.
+    """
+    paths = Paths(root)
+    with reported(paths.log("run", "snakemake")):
+        from anchored.launcher.launch import Settings, launch
+
+        settings = Settings(tuple(words or ()), plan if plan != PLAN else None, profile, cores, dry_run, cancel, stall, restarts)
+        launch(settings, paths)

@@ -28,7 +28,7 @@ from anchored.finetune.loop import Material, train_cell
 from anchored.finetune.predictions import prediction_frame
 from anchored.finetune.state import CellState
 from anchored.fisher import load_fisher
-from anchored.locks import exclusive
+from anchored.locks import exclusive, in_cluster_job
 from anchored.paths import Paths
 from anchored.plan.load import Plan, lookup, lookup_run
 from anchored.progress import Advance, progress
@@ -41,24 +41,24 @@ def finetune(plan: Plan, name: str, paths: Paths, *, force: bool = False) -> Non
     """Runs the job or the single cell `name` of the plan into `results/runs/<name>/`."""
     cells = {cell: lookup(plan, "cells", cell) for cell in lookup_run(plan, name)}
     first = next(iter(cells.values()))
-    with run_step(plan, name, paths).run(force=force) as running:
-        if not running:
-            return
-        limit_threads(first["threads"])
-        device = choose_device()
-        running.device = describe(device)
-        with ExitStack() as locks:
+    with ExitStack() as locks:
+        with run_step(plan, name, paths).run(force=force) as running:
+            if not running:
+                return
+            limit_threads(first["threads"])
+            device = choose_device()
+            running.device = describe(device)
             for cell in cells:  # a job and one of its cells on its own would share the resume state
-                locks.enter_context(exclusive(f"cell {cell}", paths))
+                locks.enter_context(exclusive(f"cell {cell}", paths, wait=in_cluster_job()))
             if force:
                 _forget(cells, paths)
             material = _material(plan, first, paths, device)
             spent = _Spent()
             states = _run_cells(name, cells, material, paths, running, spent)
             _write(paths.run(name), cells, states, material.store)
-            _forget(cells, paths)
-        running.measure(cells=len(cells), epochs=sum(len(state.history) for state in states.values()))
-        running.measure(epochs_before_a_restart=spent.epochs_before, cell_seconds=spent.cells, fit_seconds=spent.fits)
+            running.measure(cells=len(cells), epochs=sum(len(state.history) for state in states.values()))
+            running.measure(epochs_before_a_restart=spent.epochs_before, cell_seconds=spent.cells, fit_seconds=spent.fits)
+        _forget(cells, paths)  # not before the record vouches for the results: a kill in between would cost all epochs
 
 
 @dataclass

@@ -104,7 +104,7 @@ def _measure_whole(plan: Plan, name: str, paths: Paths, fallback: str | None, fo
             entry = lookup(plan, "fims", name)
             part = _measure(plan, name, entry["images"], (0, entry["images"]), paths, running, fallback)
             _publish(name, part.fisher, part.facts, part.precision_errors, paths, running)
-            shutil.rmtree(_state(paths, name).parent, ignore_errors=True)
+    _forget(paths, name)
 
 
 def _measure_shard(plan: Plan, shard: str, paths: Paths, fallback: str | None, force: bool) -> None:
@@ -114,7 +114,7 @@ def _measure_shard(plan: Plan, shard: str, paths: Paths, fallback: str | None, f
             part = _measure(plan, shard, entry["images"], (entry["start"], entry["stop"]), paths, running, fallback)
             save_part(paths.shard(shard) / "sums.safetensors", part)
             running.measure(start=part.start, stop=part.stop, count=part.fisher.count)
-            shutil.rmtree(_state(paths, shard).parent, ignore_errors=True)
+    _forget(paths, shard)
 
 
 def _measure(
@@ -203,6 +203,11 @@ _NOTHING = DiagonalFisher({}, 0, "")
 
 def _state(paths: Paths, name: str) -> Path:
     return paths.work("fim") / name / "sums.safetensors"
+
+
+def _forget(paths: Paths, name: str) -> None:
+    """Removes the sums so far; not before the record vouches for the result, or a kill in between would cost all of them."""
+    shutil.rmtree(_state(paths, name).parent, ignore_errors=True)
 
 
 class _Saved:

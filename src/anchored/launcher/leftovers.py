@@ -1,0 +1,105 @@
+"""What a run that broke off left behind: jobs in the queue, and results that Snakemake does not know.
+
+Jobs go on without the Snakemake that submitted them, and their results are as good as any. Two things are needed before the next
+one may start. The jobs must have ended: it would submit them again, beside themselves. And their results must be made known to it
+(`snakemake --touch`): else it would take them as they are, but, holding no metadata, miss every later change of their entries in
+the plan. Only results are made known that their own records vouch for.
+"""
+
+import json
+import os
+import subprocess
+import time
+from base64 import urlsafe_b64encode
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+from anchored.launcher import queue
+from anchored.paths import Paths
+from anchored.plan.load import Plan
+from anchored.record import planned_step
+from anchored.steps import STEP_OF, outputs
+
+_LOOK_EVERY = 5.0
+_NAMED = 5
+_CLOCK_ERROR = 0.01
+
+# Map of the plan -> the rules that make its entries.
+RULES = {
+    "datasets": ("prepare",),
+    "backbones": ("pretrain", "complete_backbone", "import_backbone"),
+    "whole": ("fim",),
+    "shards": ("fim_shard",),
+    "merged": ("fim_merge",),
+    "baseline": ("finetune_baseline",),
+    "anchored": ("finetune_anchored",),
+    "evaluate": ("evaluate",),
+    "tables": ("tables",),
+}
+
+
+def end_jobs(runs: Collection[str], say: Callable[[str], None], *, cancel: bool, sure: bool) -> None:
+    """Returns when no job of `runs` is in the queue: it waits for them, or cancels them first.
+
+    Args:
+        runs: identities of earlier runs.
+        say: tells the user something.
+        cancel: cancel the jobs.
+        sure: wait for a controller that does not answer. Otherwise it is asked once: nothing says that there are jobs.
+    """
+    last, cancelled = "", False
+    while (jobs := queue.jobs_of(runs)) != []:
+        if jobs is None:
+            if not sure:
+                return
+            message = "SLURM's controller does not answer; waiting for it, since jobs of an earlier run may be in its queue."
+        elif cancel:
+            message = f"cancelling {len(jobs)} jobs of an earlier run."
+            cancelled = cancelled or queue.cancel(jobs)
+        else:
+            named = [f"{job.number} {job.state.lower()}" for job in jobs[:_NAMED]] + ["..."] * (len(jobs) > _NAMED)
+            message = (f"waiting for {len(jobs)} jobs of an earlier run ({', '.join(named)}). "
+                       "Ctrl-C and `anchored run --cancel` end them instead; they would continue where they were.")  # fmt: skip
+        if message != last:
+            say(message)
+        last = message
+        time.sleep(_LOOK_EVERY)
+
+
+def unknown_results(plan: Plan, root: Path) -> dict[str, list[str]]:
+    """Finished results without metadata of Snakemake, by map of the plan: paths relative to `root` that a record vouches for."""
+    found: dict[str, list[str]] = {}
+    if not (root / ".snakemake" / "metadata").is_dir():
+        return found
+    for kind in STEP_OF:
+        for name in plan.get(kind, ["all"]):
+            files = outputs(kind, name, Paths())
+            made = all((root / file).exists() for file in files)
+            if made and not _known(root, files[0]) and planned_step(plan, kind, name, Paths(root)).is_up_to_date():
+                found.setdefault(kind, []).extend(map(str, files))
+    return found
+
+
+def make_known(snakemake: str, results: dict[str, list[str]], options: list[str], root: Path) -> bool:
+    """Tells Snakemake that results are finished; says whether it took all of them."""
+    # A call a map: a step must not lead to the steps before it, which might be stale and would be touched, too.
+    commands = (
+        [snakemake, "--cores", "1", "--touch", *options, "--allowed-rules", *RULES[kind], "--rerun-incomplete", "--", *files]
+        for kind, files in results.items()
+    )
+    return all([subprocess.run(command, cwd=root, capture_output=True, check=False).returncode == 0 for command in commands])
+
+
+def _known(root: Path, file: Path) -> bool:
+    """Whether Snakemake's metadata are of the present output. It names them by the path in base 64, in pieces that fit a file name;
+    those of an earlier one tell an earlier end.
+    """
+    metadata = root / ".snakemake" / "metadata"
+    longest = os.pathconf(metadata, "PC_NAME_MAX") - 1
+    name = urlsafe_b64encode(str(file).encode()).decode()
+    pieces = [name[start : start + longest] for start in range(0, len(name), longest)]
+    try:
+        ended = json.loads(metadata.joinpath(*(f"@{piece}" for piece in pieces[:-1]), pieces[-1]).read_text())["endtime"]
+        return float(ended) >= (root / file).stat().st_mtime - _CLOCK_ERROR
+    except (OSError, ValueError, KeyError, TypeError):
+        return False

@@ -1,0 +1,139 @@
+"""Who runs Snakemake in a folder, and whether its lock outlived it.
+
+Snakemake's lock is a file that names nobody, and stays when its owner is killed. Whether it is stale can be known in two cases:
+`anchored run` noted who it started, on this machine; or the folder is on a disk of this machine, whose processes can all be seen.
+"""
+
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from anchored.errors import EnvironmentFailure
+from anchored.files import write_json
+from anchored.locks import exclusive
+from anchored.paths import Paths
+
+PROCESSES = Path("/proc")
+MOUNTS = Path("/proc/self/mounts")
+_SHARED = ("nfs", "lustre", "gpfs", "beegfs", "ceph", "cifs", "smb", "9p", "fuse", "afs", "panfs", "wekafs", "gluster", "orangefs")
+
+
+@dataclass(frozen=True)
+class Note:
+    """The last Snakemake that `anchored run` started here: machine, process, and whether it was seen to end."""
+
+    host: str
+    process: int
+    ended: bool
+
+
+class Owner:
+    """The one `anchored run` of a folder."""
+
+    def __init__(self, paths: Paths) -> None:
+        self._root = paths.root
+        self._file = paths.work("run.json")
+
+    @property
+    def note(self) -> Note | None:
+        """What the last run left behind; None where there was none."""
+        try:
+            return Note(**json.loads(self._file.read_text()))
+        except (OSError, ValueError, TypeError):
+            return None
+
+    def started(self, process: int) -> None:
+        """Notes which Snakemake runs from now on."""
+        write_json(self._file, vars(Note(socket.gethostname(), process, ended=False)))
+
+    def ended(self) -> None:
+        """Notes that it ended."""
+        if note := self.note:
+            write_json(self._file, vars(Note(note.host, note.process, ended=True)))
+
+    def require_alone(self) -> None:
+        """Refuses to go on beside another Snakemake.
+
+        Raises:
+            EnvironmentFailure: a Snakemake runs here; says which process.
+        """
+        if found := snakemakes(self._root):
+            raise EnvironmentFailure(
+                f"Snakemake is running in {self._root.resolve()}: process {found[0]} on {socket.gethostname()}.",
+                "wait for it, or stop it with Ctrl-C where it runs; nothing was changed.",
+            )
+
+    @property
+    def locked(self) -> bool:
+        """Whether Snakemake's lock is there."""
+        return any((self._root / ".snakemake" / "locks").glob("*.lock"))
+
+    def require_stale(self) -> None:
+        """Refuses to take away a lock whose owner may live.
+
+        Raises:
+            EnvironmentFailure: a Snakemake runs here, or may run on another machine.
+        """
+        self.require_alone()
+        note, shared = self.note, _on_shared_disk(self._root)
+        noted_here = note is not None and not note.ended and note.host == socket.gethostname()
+        if PROCESSES.is_dir() and (noted_here or not shared):
+            return
+        where = f"process {note.process} on {note.host}" if note and not note.ended else "on another machine"
+        raise EnvironmentFailure(
+            f"{self._root.resolve()} is locked by a Snakemake that may still run ({where}).",
+            "stop it there; if no machine runs one, type `snakemake --unlock` and the same command again.",
+        )
+
+
+@contextmanager
+def owned(paths: Paths) -> Iterator[Owner]:
+    """Holds the folder for one `anchored run`.
+
+    Raises:
+        EnvironmentFailure: another one holds it.
+    """
+    with exclusive("anchored run", paths):
+        yield Owner(paths)
+
+
+def snakemakes(folder: Path) -> list[int]:
+    """Processes of Snakemake that drive a workflow in `folder`; those inside of its jobs do not count."""
+    here, found = folder.resolve(), []
+    for entry in PROCESSES.glob("[0-9]*"):
+        with suppress(OSError):  # it ended, or belongs to somebody else
+            if Path(os.readlink(entry / "cwd")) == here and _drives((entry / "cmdline").read_bytes().decode(errors="replace")):
+                found.append(int(entry.name))
+    return sorted(found)
+
+
+def children(process: int) -> int:
+    """How many processes a process started that have not ended."""
+    count = 0
+    for entry in PROCESSES.glob("[0-9]*/stat"):
+        with suppress(OSError, IndexError, ValueError):
+            state, parent = entry.read_text().rsplit(")", 1)[1].split()[:2]
+            count += int(parent) == process and state not in ("Z", "X")
+    return count
+
+
+def _drives(command: str) -> bool:
+    words = command.rstrip("\0").split("\0")
+    program = [Path(word).name for word in words[:2]]
+    named = "snakemake" in program or (program[0].startswith("python") and words[1:3] == ["-m", "snakemake"])
+    return named and not {"--mode", "--dry-run", "-n"} & set(words)
+
+
+def _on_shared_disk(folder: Path) -> bool:
+    """Whether other machines may see the folder; where that cannot be known, they may."""
+    try:
+        rows = [line.split()[1:3] for line in MOUNTS.read_text().splitlines()]
+    except OSError:
+        return True
+    here = folder.resolve()
+    above = [(len(point), kind) for point, kind in rows if here.is_relative_to(point.replace("\\040", " "))]
+    return max(above)[1].startswith(_SHARED) if above else True
