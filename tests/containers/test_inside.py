@@ -108,7 +108,8 @@ def test_the_study_through_slurm_in_the_sif_has_the_same_bytes(
     checkout.run(
         "snakemake", "--executor", "slurm", "--jobs", "4", "--sdm", "apptainer", "--config", f"container={image.sif}",
         "--slurm-status-command", "squeue", "--slurm-init-seconds-before-status-checks", "1",
-        "--seconds-between-status-checks", "1", "--default-resources", "mem_mb=2500", "runtime=30", "slurm_partition=cpu", "--latency-wait", "30",
+        "--seconds-between-status-checks", "1", "--latency-wait", "30",
+        "--default-resources", "mem_mb=2500", "runtime=30", "slurm_partition=cpu",
         timeout=1800,
     )  # fmt: skip
     assert len({job["id"] for job in cluster.jobs()}) >= STEPS

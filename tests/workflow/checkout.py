@@ -17,9 +17,10 @@ from anchored.plan.compile import compile_plan
 
 HERE = Path(__file__).parent
 REPOSITORY = HERE.parents[1]
-# They tell when, where and how fast; everything else depends on the plan alone.
-TIMED = ("record.json", "report.html")
-ENGINE_FILES = ("Snakefile", "workflow", "profiles", "dvc.yaml", ".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore")
+ENGINE_FILES = (
+    "Snakefile", "workflow", "profiles", "dvc.yaml", ".dvc/config", ".dvc/.gitignore", ".dvc/plots", ".dvcignore", ".gitignore"
+)  # fmt: skip
+AUTHOR = ("-c", "user.name=test", "-c", "user.email=test@localhost")
 
 # They tell when, where and how fast; everything else depends on the plan alone.
 TIMED = ("record.json", "report.html")
@@ -80,15 +81,21 @@ class Checkout:
         """Writes plan.json anew from the configuration."""
         compile_plan(self.path / "config.yaml", self.path / "plan.json")
 
+    def commit(self, message: str) -> None:
+        """Commits everything that git does not ignore."""
+        self.run("git", "add", "--all")
+        self.run("git", *AUTHOR, "commit", "--quiet", "--message", message)
+
+    def clone(self, path: Path) -> "Checkout":
+        """A fresh clone: what git has, nothing else."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.run("git", "clone", "--quiet", self.path, path)
+        return Checkout(path)
+
     def copy(self, path: Path) -> "Checkout":
         """A copy somewhere else, with results and the state of the engines."""
         shutil.copytree(self.path, path, symlinks=True)
         return Checkout(path, self.variables)
-
-    def results(self) -> dict[str, bytes]:
-        """Every result by its path, but those that tell when, where and how fast."""
-        files = (path for path in (self.path / "results").rglob("*") if path.is_file() and not path.name.startswith("."))
-        return {str(path.relative_to(self.path)): path.read_bytes() for path in files if not path.name.endswith(TIMED)}
 
 
 def check_out(path: Path, config: str) -> Checkout:
@@ -104,6 +111,5 @@ def check_out(path: Path, config: str) -> Checkout:
     made = Checkout(path)
     made.compile()
     made.run("git", "init", "--quiet")
-    made.run("git", "add", "--all")
-    made.run("git", "-c", "user.name=test", "-c", "user.email=test@localhost", "commit", "--quiet", "--message", "checkout")
+    made.commit("checkout")
     return made

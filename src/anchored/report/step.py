@@ -21,6 +21,8 @@ from anchored.paths import Paths
 from anchored.record import planned_step
 from anchored.report import figures, html, table
 from anchored.report.compose import Drawable, figure_rule, figures_of, picks_of, tables_of
+from anchored.report.figure_data import strength_curves
+from anchored.report.headline import headline, strength_points
 from anchored.report.text import rule_name
 
 log = logging.getLogger("anchored")
@@ -46,6 +48,8 @@ def _tables(plan: Mapping[str, Any], study: Study, paths: Paths) -> None:
     metrics, comparisons = _read_result(paths.metrics), _read_result(paths.comparisons)
     history = _histories(study, paths)
     sections, written = [], {paths.tables / "README.md"}
+    headlines: dict[str, Any] = {}
+    points: list[dict[str, Any]] = []
     for experiment in study.experiments.values():
         groups = load_groups(paths, experiment.dataset)
         picks = picks_of(metrics, experiment)
@@ -53,6 +57,8 @@ def _tables(plan: Mapping[str, Any], study: Study, paths: Paths) -> None:
         fishers = _fishers(plan, experiment, study, paths)
         drawables = figures_of(picks, metrics, fishers, experiment=experiment, groups=groups)
         written |= {path for one in made for path in _write_table(paths, one)}
+        headlines[experiment.name] = headline(picks, experiment)
+        points += strength_points(strength_curves(metrics, experiment, figure_rule(experiment)), experiment)
         drawings = []
         for drawable in drawables:
             svg, png = figures.draw(drawable.make)
@@ -67,6 +73,8 @@ def _tables(plan: Mapping[str, Any], study: Study, paths: Paths) -> None:
 
     listed = [(one.name, one.title) for section in sections for one in section.tables]
     drawn = [(f"../figures/{one.name}.svg", one.caption) for section in sections for one in section.figures]
+    files.write_json(paths.tables / "metrics.json", headlines)
+    files.write_json(paths.tables / "strength.json", points)
     files.write_text(paths.tables / "README.md", table.index(listed, drawn))
     for folder in (paths.tables, paths.figures):
         _remove_others(folder, written)

@@ -7,6 +7,7 @@ One row an arm. Means and standard deviations (n - 1) run over seeds; difference
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import polars as pl
 
@@ -77,14 +78,22 @@ def summarise(picks: pl.DataFrame, comparisons: pl.DataFrame, experiment: Experi
             "selected_count": choice.count,
             "edges": "; ".join(f"{key} {end} {count}/{choice.seeds}" for (key, end), count in choice.edges.items()),
         }
-        for column, name in METRICS.items():
-            row |= {f"{name}_mean": own[column].mean(), f"{name}_sd": own[column].std()}
+        row |= arm_means(own)
         for reference in reference_scopes(scope):
             row |= _differences(
                 comparisons.filter(pl.col("arm") == arm.name, pl.col("reference_scope") == reference), reference
             )
         rows.append(row)
     return pl.DataFrame(rows, infer_schema_length=None)
+
+
+def arm_means(picks: pl.DataFrame) -> dict[str, Any]:
+    """<metric>_mean and <metric>_sd over the seeds of one arm's picks; null where no seed has the metric."""
+    return {
+        f"{name}_{moment}": value
+        for column, name in METRICS.items()
+        for moment, value in (("mean", picks[column].mean()), ("sd", picks[column].std()))
+    }
 
 
 def reference_scopes(scope: str) -> tuple[str, ...]:
