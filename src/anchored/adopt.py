@@ -1,7 +1,8 @@
 """Handing a finished checkout from one engine to the other: `anchored adopt --from snakemake|dvc`.
 
     snakemake -> dvc    every output's record vouches for it; `dvc commit --force`; `dvc status` must be clean
-    dvc -> snakemake    `dvc status` must be clean; `snakemake --touch --forceall`; `snakemake --dry-run` must find nothing
+    dvc -> snakemake    `dvc status` must be clean and the records intact; `snakemake --touch --forceall`; then
+                        `snakemake --dry-run` must find nothing
 
 Without it DVC would make everything again, for it knows only what stands in dvc.lock; Snakemake would find nothing to do, but
 would also miss later changes of parameters, for it holds no metadata of files that it did not make.
@@ -10,14 +11,16 @@ would also miss later changes of parameters, for it holds no metadata of files t
 import json
 import logging
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from anchored.doctor import engines, links
+from anchored.doctor.finding import refuse
 from anchored.errors import ConfigError, EnvironmentFailure, InputError
 from anchored.paths import Paths
 from anchored.plan.load import Plan
 from anchored.programs import find_engine
-from anchored.record import planned_step
+from anchored.record import Step, planned_step
 from anchored.steps import STEP_OF
 
 log = logging.getLogger("anchored")
@@ -31,30 +34,33 @@ def adopt(source: str, plan: Plan, plan_file: Path, paths: Paths) -> None:
     Raises:
         ConfigError: `source` is no engine, or the plan is not the one that dvc.yaml reads.
         InputError: results are missing or stale; says how many and names the first.
-        EnvironmentFailure: an engine is not installed, or failed.
+        EnvironmentFailure: an engine is not installed, works here at the moment, or failed; or results are links.
     """
     if source not in ("snakemake", "dvc"):
         raise ConfigError(f"'{source}' is no engine.", "use --from snakemake or --from dvc.")
     if plan_file.resolve() != (paths.root / "plan.json").resolve():
         raise ConfigError(f"dvc.yaml reads plan.json, not {plan_file}.", "adopt works on the results of plan.json only.")
     snakemake, dvc = find_engine("snakemake"), find_engine("dvc")
+    refuse([*engines.busy(paths.root), *links.linked_cache(paths.root), *links.linked_results(paths.root)])
     if source == "snakemake":
-        _require_records(plan, paths)
+        _require(plan, paths, Step.is_up_to_date, "run `snakemake` first.")
         _call([dvc, "commit", "--force"], paths.root)
         _require_clean(dvc, paths.root, "the commit left them changed; look at `dvc status`.")
         log.info("adopted: DVC has nothing to do. Commit dvc.lock to keep it so.")
     else:
         _require_clean(dvc, paths.root, "run `dvc repro` (or `dvc pull`) first.")
+        # Some remotes are believed: a file that was damaged there is clean in DVC's eyes.
+        _require(plan, paths, Step.is_intact, "their records tell other bytes: the remote is damaged.")
         _call([snakemake, "--cores", "1", "--touch", "--forceall"], paths.root)
         if "Nothing to be done" not in _call([snakemake, "--dry-run"], paths.root):
             raise InputError("Snakemake still has work to do after adopting.", "`snakemake --dry-run` says what and why.")
         log.info("adopted: Snakemake has nothing to do.")
 
 
-def _require_records(plan: Plan, paths: Paths) -> None:
+def _require(plan: Plan, paths: Paths, vouched: Callable[[Step], bool], hint: str) -> None:
     steps = [(kind, name) for kind in STEP_OF for name in plan.get(kind, ["all"])]
-    stale = [f"{STEP_OF[kind]} {name}" for kind, name in steps if not planned_step(plan, kind, name, paths).is_up_to_date()]
-    _refuse_stale(stale, len(steps), "run `snakemake` first.")
+    stale = [f"{STEP_OF[kind]} {name}" for kind, name in steps if not vouched(planned_step(plan, kind, name, paths))]
+    _refuse_stale(stale, len(steps), hint)
 
 
 def _require_clean(dvc: str, root: Path, hint: str) -> None:

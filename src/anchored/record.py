@@ -38,8 +38,9 @@ log = logging.getLogger("anchored")
 # In place of the command that makes an input: none does.
 FOREIGN = ""
 
-_LIBRARIES = ("torch", "torchvision", "timm", "numpy", "polars", "scikit-learn", "scikit-image",
+LIBRARIES = ("torch", "torchvision", "timm", "numpy", "polars", "scikit-learn", "scikit-image",
               "safetensors", "pillow", "zstandard")  # fmt: skip
+"""Packages whose versions a record names: results can depend on them."""
 
 
 @dataclass
@@ -158,6 +159,13 @@ class Step:
             return False
         return self._up_to_date(self._key(self._input_digests(), code_digest(self.step)))
 
+    def is_intact(self) -> bool:
+        """Whether the record is of the present outputs, be they of the present inputs, plan and code or not."""
+        try:
+            return self._vouches(self.record.read_bytes())
+        except OSError:
+            return False
+
     def _key(self, digests: Mapping[str, str], code: str) -> str:
         return value_digest({"step": self.step, "entry": self.entry, "inputs": dict(digests), "code": code})
 
@@ -250,7 +258,7 @@ def _commit() -> dict[str, Any]:
 
 def _libraries() -> dict[str, str]:
     versions = {"python": platform.python_version()}
-    for name in _LIBRARIES:
+    for name in LIBRARIES:
         try:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

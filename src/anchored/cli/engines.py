@@ -57,3 +57,26 @@ def run(
 
         settings = Settings(tuple(words or ()), plan if plan != PLAN else None, profile, cores, dry_run, cancel, stall, restarts)
         launch(settings, paths)
+
+
+@app.command()
+def doctor(
+    plan: PlanFile = PLAN,
+    root: Root = Path("."),
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Look at this checkout and this machine: what is missing to run the plan, and which pitfalls are there.
+
+    Reads the plan, the locks of packages and engines, and every result of the plan. Writes nothing but probes in work/, which it
+    removes. Prints a line a check: ok, warning or error, and what to do. Exit code 0 without errors, 2 where only the plan or the
+    configuration is wrong, else 5.
+    """
+    with reported(None):
+        from anchored.doctor.command import as_json as json_text
+        from anchored.doctor.command import as_text, exit_code
+        from anchored.doctor.command import doctor as look
+
+        found = look(plan, Paths(root))
+        print(json_text(found) if as_json else as_text(found), end="")
+    if code := exit_code(found):
+        raise typer.Exit(code)
