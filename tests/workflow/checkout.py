@@ -40,21 +40,24 @@ class Checkout:
 
     def run(self, *command: str | Path, check: bool = True, timeout: float = 600) -> subprocess.CompletedProcess[str]:
         """Runs a program of this environment; a failure fails the test with what the program printed."""
-        programs = Path(sys.executable).parent
-        inherited = {key: value for key, value in os.environ.items() if not key.startswith(("GIT_", "DVC_", "SNAKEMAKE_"))}
-        inherited |= self.variables
-        environment = inherited | {
-            "PATH": f"{programs}{os.pathsep}{inherited['PATH']}",
-            "PYTHONPATH": str(self.path / "src"),
-            "DVC_SITE_CACHE_DIR": str(self.path.parent / "dvc-site"),
-            "GIT_CONFIG_GLOBAL": os.devnull,
-        }
         done = subprocess.run(
-            [*map(str, command)], cwd=self.path, env=environment, capture_output=True, text=True, check=False, timeout=timeout
+            [*map(str, command)], cwd=self.path, env=self.environment, capture_output=True, text=True, check=False, timeout=timeout
         )
         if check and done.returncode:
             pytest.fail(f"{' '.join(map(str, command))} ended with {done.returncode}:\n{done.stdout[-6000:]}{done.stderr[-6000:]}")
         return done
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What programs need to run here: this environment, this copy of the package, nobody's settings."""
+        inherited = {key: value for key, value in os.environ.items() if not key.startswith(("GIT_", "DVC_", "SNAKEMAKE_"))}
+        inherited |= self.variables
+        return inherited | {
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{inherited['PATH']}",
+            "PYTHONPATH": str(self.path / "src"),
+            "DVC_SITE_CACHE_DIR": str(self.path.parent / "dvc-site"),
+            "GIT_CONFIG_GLOBAL": os.devnull,
+        }
 
     def graph(self, engine: str, *plan: str) -> list[dict[str, Any]]:
         """The nodes of an engine's graph."""

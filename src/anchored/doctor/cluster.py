@@ -1,8 +1,10 @@
 """SLURM and containers: whether they are there, and usable."""
 
+import re
 import shutil
 from collections.abc import Iterator
 from importlib import metadata
+from pathlib import Path
 
 from anchored.doctor.finding import Finding, Patient, ok, warning
 from anchored.programs import said
@@ -29,7 +31,8 @@ def _slurm(patient: Patient) -> Finding:
     values = dict(line.split("=", 1) for line in settings.splitlines() if "=" in line)
     found = {key.strip(): value.strip() for key, value in values.items()}
     text = f"{found.get('ClusterName', 'SLURM')} answers, plugin {plugin}"
-    if found.get("AccountingStorageType", "").endswith("/none") and shutil.which("sacct"):
+    accounts = not found.get("AccountingStorageType", "").endswith(("/none", "(null)"))
+    if not accounts and shutil.which("sacct") and not _asks_squeue(patient.root):
         return warning(
             "slurm",
             f"{text}; it keeps no accounts, but the plugin asks `sacct` wherever that program is.",
@@ -37,6 +40,12 @@ def _slurm(patient: Patient) -> Finding:
             f"(here {found.get('MinJobAge', 'unknown')}).",
         )
     return ok("slurm", text)
+
+
+def _asks_squeue(root: Path) -> bool:
+    """Whether a profile of the checkout says so."""
+    profiles = [file for folder in ("profiles", "workflow/profiles") for file in (root / folder).glob("*/*.yaml")]
+    return any(re.search(r"^slurm-status-command:\s*[\"']?squeue", file.read_text(), re.MULTILINE) for file in profiles)
 
 
 def _apptainer(patient: Patient) -> Finding:
