@@ -8,18 +8,21 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from anchored.image import WATCHED, watched_code
 from anchored.paths import Paths
 from anchored.plan.load import Plan, load_plan
-from anchored.steps import STEP_OF, code_files, inputs, outputs
+from anchored.steps import STEP_OF, code_digest, inputs, outputs
 
 PLAN_FILE = Path("plan.json")
 DEVICES = Path("/dev")
 
 _ROOT = Paths()
+# Maps of the plan whose entries are jobs of a rule.
+_MAPS = ("datasets", "pretrained", "completed", "imported", "whole", "shards", "merged", "baseline", "anchored")
 
 
 @dataclass(frozen=True)
@@ -39,17 +42,25 @@ class Graph:
         """Reads the plan; raises ConfigError as `load_plan` does."""
         return cls(load_plan(Path(plan_file)), Path(plan_file))
 
-    def names(self, kind: str) -> list[str]:
-        """The entries of the plan's map `kind`, in its order."""
-        return list(self.plan[kind])
-
     def constraint(self, kind: str) -> str:
-        """A wildcard constraint: the names in the map `kind`, or what never matches where it is empty."""
-        return "|".join(self.names(kind)) or "(?!)"
+        """A wildcard constraint: the names in the map `kind`, or what never matches where it is empty.
 
-    def targets(self, *kinds: str) -> list[str]:
-        """The main output of every entry of the given maps."""
-        return [str(outputs(kind, name, _ROOT)[0]) for kind in kinds for name in self.plan[kind]]
+        Names that differ in their last number are one alternative, unless another map has such names: Snakemake writes the
+        constraint into every pattern of the rule, and reads the pattern again for every file of every job.
+        """
+        foreign = {stem for other in _MAPS if other != kind for stem in self._stems[other]}
+        shared = [f"{stem}[0-9]+" for stem in self._stems[kind] if stem not in foreign]
+        single = [name for name in self.plan[kind] if (stem := _stem(name)) is None or stem in foreign]
+        return "|".join(shared + single) or "(?!)"
+
+    @cached_property
+    def _stems(self) -> dict[str, dict[str, None]]:
+        """Of every map, what its names have before their last number, in the plan's order."""
+        return {kind: dict.fromkeys(filter(None, map(_stem, self.plan[kind]))) for kind in _MAPS}
+
+    def targets(self, *kinds: str) -> Callable[[Sequence[str]], list[str]]:
+        """The main output of every entry of the given maps; a function, which a job that needs none of them never calls."""
+        return lambda wildcards: [str(outputs(kind, name, _ROOT)[0]) for kind in kinds for name in self.plan[kind]]
 
     def inputs(self, kind: str) -> Callable[[Sequence[str]], list[str]]:
         """What an entry reads. Steps over the whole plan read the plan's file too: any change of it concerns them."""
@@ -64,9 +75,11 @@ class Graph:
         """What an entry writes, as patterns in `wildcard`."""
         return [str(path) for path in outputs(kind, wildcard, _ROOT)]
 
-    def code(self, kind: str) -> list[str]:
-        """The source files of the step that makes `kind`, relative to the working directory: a moved checkout stays valid."""
-        return [os.path.relpath(path) for path in code_files(STEP_OF[kind])]
+    def code(self, kind: str) -> str:
+        """The digest of the source files of the step that makes `kind`, as a parameter: Snakemake runs the step again when it
+        changes, and keeps one value for each job. As inputs, the files were most of what it looks at.
+        """
+        return code_digest(STEP_OF[kind])
 
     def entry(self, kind: str) -> Callable[[Sequence[str]], Any]:
         """An entry of the plan, as a parameter: Snakemake runs the step again when it changes."""
@@ -112,6 +125,12 @@ def prepare_jobs() -> None:
 def _epochs(cell: dict[str, Any]) -> int:
     # A linear probe is fitted on features that are computed once: about the cost of an epoch.
     return 1 if cell["arm"] == "linear-probe" else int(cell["training"]["epochs"])
+
+
+def _stem(name: str) -> str | None:
+    """What stands before the last number, or None where the name does not end in one."""
+    stem = name.rstrip("0123456789")
+    return stem if stem != name else None
 
 
 def _name(wildcards: Sequence[str]) -> str:

@@ -5,6 +5,7 @@ graphs with each other; both take inputs, outputs and code from here.
 """
 
 import hashlib
+from functools import cache
 from pathlib import Path
 
 from anchored.locate import watched
@@ -57,7 +58,7 @@ def code_files(step: str, package: Path = PACKAGE) -> list[Path]:
 
 
 def code_digest(step: str, package: Path = PACKAGE) -> str:
-    """SHA-256 over the source files that a step runs; those that another copy lacks count as missing."""
+    """SHA-256 over the names and bytes of the source files that a step runs; those that another copy lacks count as missing."""
     digest = hashlib.sha256()
     for path in code_files(step, package):
         digest.update(path.relative_to(package).as_posix().encode())
@@ -134,5 +135,7 @@ def foreign_inputs(kind: str, name: str, plan: Plan, paths: Paths) -> list[Path]
     return []
 
 
+@cache
 def _made(name: str, kind: str, paths: Paths) -> Path:
+    """The main output of an entry; remembered, since thousands of jobs read the same few."""
     return outputs(kind, name, paths)[0]

@@ -4,6 +4,7 @@ Snakemake changes the working directory and the logging of the process it runs i
 The only place that touches private parts of an engine: Snakemake has no public way to its jobs before they run.
 """
 
+import hashlib
 import json
 import os
 import sys
@@ -35,6 +36,7 @@ def snakemake_nodes(folder: Path, plan: str) -> list[Node]:
                 "inputs": [str(path) for path in job.input],
                 "outputs": [str(path) for path in job.output],
                 "entry": job.params.get("entry"),
+                "code": job.params.get("code"),
                 "priority": job.priority,
             }
             for job in jobs
@@ -42,7 +44,7 @@ def snakemake_nodes(folder: Path, plan: str) -> list[Node]:
 
 
 def dvc_nodes(folder: Path, plan: str) -> list[Node]:
-    """The stages of dvc.yaml; folders of code are spelled out as their files."""
+    """The stages of dvc.yaml; their code as one digest, which Snakemake's rules have as a parameter."""
     from dvc.dependency.param import ParamsDependency
     from dvc.repo import Repo
 
@@ -55,9 +57,10 @@ def dvc_nodes(folder: Path, plan: str) -> list[Node]:
             {
                 "name": stage.name.replace("@", " "),
                 "command": stage.cmd,
-                "inputs": [path for dep in deps for path in _code(dep, folder)],
+                "inputs": [dep for dep in deps if not dep.startswith("src/")],
                 "outputs": [_relative(out.fs_path, folder) for out in stage.outs],
                 "entry": _entry(entries, keys),
+                "code": _digest([folder / dep for dep in deps if dep.startswith("src/")], folder / "src" / "anchored"),
             }
         )
     return nodes
@@ -67,11 +70,11 @@ def _relative(path: str, folder: Path) -> str:
     return os.path.relpath(path, folder)
 
 
-def _code(dep: str, folder: Path) -> list[str]:
-    path = folder / dep
-    if not dep.startswith("src") or path.is_file():
-        return [dep]
-    return [_relative(str(file), folder) for file in path.rglob("*.py")]
+def _digest(deps: list[Path], package: Path) -> str:
+    """What `anchored.steps.code_digest` says of these files and folders, written out once more."""
+    files = sorted(file for dep in deps for file in (dep.rglob("*.py") if dep.is_dir() else [dep]))
+    named = b"".join(file.relative_to(package).as_posix().encode() + file.read_bytes() for file in files)
+    return hashlib.sha256(named).hexdigest()
 
 
 def _entry(entries: dict[str, Any], keys: list[str]) -> Any:

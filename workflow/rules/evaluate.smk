@@ -1,7 +1,6 @@
 rule evaluate:
     input:
-        needs=GRAPH.inputs("evaluate"),
-        code=GRAPH.code("evaluate"),
+        GRAPH.inputs("evaluate"),
     output:
         GRAPH.outputs("evaluate"),
     log:
@@ -10,6 +9,7 @@ rule evaluate:
         "logs/evaluate/all.jsonl"
     threads: GRAPH.threads
     params:
+        code=GRAPH.code("evaluate"),
         plan=GRAPH.plan_option,
     message:
         "Metrics, selections and comparisons of all runs"

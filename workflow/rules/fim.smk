@@ -2,8 +2,7 @@
 # or its shards are measured by jobs of their own, on as many machines as there are, and merged.
 rule fim:
     input:
-        needs=GRAPH.inputs("whole"),
-        code=GRAPH.code("whole"),
+        GRAPH.inputs("whole"),
     output:
         GRAPH.outputs("whole", "{fim}"),
     log:
@@ -18,6 +17,7 @@ rule fim:
         gpu=GPUS,
     params:
         entry=GRAPH.entry("fims"),
+        code=GRAPH.code("whole"),
         plan=GRAPH.plan_option,
     message:
         "Diagonal Fisher {wildcards.fim}"
@@ -27,8 +27,7 @@ rule fim:
 
 rule fim_shard:
     input:
-        needs=GRAPH.inputs("shards"),
-        code=GRAPH.code("shards"),
+        GRAPH.inputs("shards"),
     output:
         GRAPH.outputs("shards", "{shard}"),
     log:
@@ -43,6 +42,7 @@ rule fim_shard:
         gpu=GPUS,
     params:
         entry=GRAPH.entry("shards"),
+        code=GRAPH.code("shards"),
         plan=GRAPH.plan_option,
     message:
         "Diagonal Fisher {params.entry[fim]}, shard {params.entry[shard]}"
@@ -52,8 +52,7 @@ rule fim_shard:
 
 rule fim_merge:
     input:
-        needs=GRAPH.inputs("merged"),
-        code=GRAPH.code("merged"),
+        GRAPH.inputs("merged"),
     output:
         GRAPH.outputs("merged", "{fim}"),
     log:
@@ -66,6 +65,7 @@ rule fim_merge:
     threads: 1
     params:
         entry=GRAPH.entry("fims"),
+        code=GRAPH.code("merged"),
         plan=GRAPH.plan_option,
     message:
         "Shards of {wildcards.fim} merged"

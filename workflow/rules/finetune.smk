@@ -4,8 +4,7 @@
 
 rule finetune_baseline:
     input:
-        needs=GRAPH.inputs("baseline"),
-        code=GRAPH.code("baseline"),
+        GRAPH.inputs("baseline"),
     output:
         GRAPH.outputs("baseline", "{job}"),
     log:
@@ -20,6 +19,7 @@ rule finetune_baseline:
         gpu=GPUS,
     params:
         entry=GRAPH.entry("baseline"),
+        code=GRAPH.code("baseline"),
         plan=GRAPH.plan_option,
     message:
         "Fine-tuning {wildcards.job}"
@@ -29,8 +29,7 @@ rule finetune_baseline:
 
 rule finetune_anchored:
     input:
-        needs=GRAPH.inputs("anchored"),
-        code=GRAPH.code("anchored"),
+        GRAPH.inputs("anchored"),
     output:
         GRAPH.outputs("anchored", "{job}"),
     log:
@@ -45,6 +44,7 @@ rule finetune_anchored:
         gpu=GPUS,
     params:
         entry=GRAPH.entry("anchored"),
+        code=GRAPH.code("anchored"),
         plan=GRAPH.plan_option,
     message:
         "Fine-tuning {wildcards.job}"

@@ -1,7 +1,6 @@
 rule prepare:
     input:
-        needs=GRAPH.inputs("datasets"),
-        code=GRAPH.code("datasets"),
+        GRAPH.inputs("datasets"),
     output:
         GRAPH.outputs("datasets", "{dataset}"),
     log:
@@ -13,6 +12,7 @@ rule prepare:
     threads: GRAPH.threads
     params:
         entry=GRAPH.entry("datasets"),
+        code=GRAPH.code("datasets"),
         plan=GRAPH.plan_option,
     message:
         "Dataset {wildcards.dataset}"

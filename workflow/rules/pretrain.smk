@@ -2,8 +2,7 @@
 # no bank, or, to be completed with a head, for no probe.
 rule pretrain:
     input:
-        needs=GRAPH.inputs("pretrained"),
-        code=GRAPH.code("backbones"),
+        GRAPH.inputs("pretrained"),
     output:
         GRAPH.outputs("backbones", "{backbone}"),
     log:
@@ -18,6 +17,7 @@ rule pretrain:
         gpu=GPUS,
     params:
         entry=GRAPH.entry("backbones"),
+        code=GRAPH.code("backbones"),
         plan=GRAPH.plan_option,
     message:
         "Backbone {wildcards.backbone}"
@@ -27,8 +27,7 @@ rule pretrain:
 
 rule complete_backbone:
     input:
-        needs=GRAPH.inputs("completed"),
-        code=GRAPH.code("backbones"),
+        GRAPH.inputs("completed"),
     output:
         GRAPH.outputs("backbones", "{backbone}"),
     log:
@@ -43,6 +42,7 @@ rule complete_backbone:
         gpu=GPUS,
     params:
         entry=GRAPH.entry("backbones"),
+        code=GRAPH.code("backbones"),
         plan=GRAPH.plan_option,
     message:
         "Importing {wildcards.backbone}, with a head"
@@ -51,8 +51,6 @@ rule complete_backbone:
 
 
 rule import_backbone:
-    input:
-        code=GRAPH.code("backbones"),
     output:
         GRAPH.outputs("backbones", "{backbone}"),
     log:
@@ -65,6 +63,7 @@ rule import_backbone:
     threads: GRAPH.threads
     params:
         entry=GRAPH.entry("backbones"),
+        code=GRAPH.code("backbones"),
         plan=GRAPH.plan_option,
     message:
         "Importing {wildcards.backbone}"

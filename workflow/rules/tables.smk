@@ -3,8 +3,7 @@ TABLES, FIGURES, PAGE, RECORD = GRAPH.outputs("tables")
 
 rule tables:
     input:
-        needs=GRAPH.inputs("tables"),
-        code=GRAPH.code("tables"),
+        GRAPH.inputs("tables"),
     output:
         tables=report(
             directory(TABLES),
@@ -28,6 +27,7 @@ rule tables:
         "logs/tables/all.jsonl"
     threads: GRAPH.threads
     params:
+        code=GRAPH.code("tables"),
         plan=GRAPH.plan_option,
     message:
         "Tables, figures and the page"
