@@ -1,12 +1,12 @@
 """`anchored evaluate`: reads every job's predictions, writes metrics, selections and comparisons. Computes nothing
 itself.
 
-Files are read twice, one at a time: once for the metrics of all epochs, once for the images of the picked models.
-Memory therefore holds one job and one matrix of picks, whatever the size of the grid.
+Files are read twice, one after the other: once for the metrics of all epochs, once for the images of the picked models.
+Memory therefore holds some jobs and one matrix of picks, whatever the size of the grid.
 """
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,9 @@ from anchored.progress import progress
 from anchored.record import planned_step
 
 log = logging.getLogger("anchored")
+
+_ROWS = 250_000
+"""Predictions that are measured at once: those of some dozens of jobs, or of one that is larger."""
 
 
 def evaluate(plan: Mapping[str, Any], paths: Paths, *, force: bool = False) -> None:
@@ -102,7 +105,7 @@ def read_predictions(path: Path, job: str) -> pl.DataFrame:
 def _measure_all(study: Study, groups: Mapping[str, Groups], paths: Paths) -> pl.DataFrame:
     jobs = study.jobs()
     found: dict[str, list[str] | None] = {}
-    measured: dict[int, list[pl.DataFrame]] = {}
+    measured = {dataset: _Measured(groups[dataset].train_sizes) for dataset in groups}
     with progress("evaluate", len(jobs)) as advance:
         for job in jobs:
             path = paths.run(job) / "predictions.parquet"
@@ -112,14 +115,42 @@ def _measure_all(study: Study, groups: Mapping[str, Groups], paths: Paths) -> pl
             predictions = read_predictions(path, job)
             found[job] = predictions["cell"].unique().sort().to_list()
             for dataset, names in _by_dataset(study, found[job] or ()).items():
-                own = predictions.filter(pl.col("cell").is_in(names))
-                sizes = groups[dataset].train_sizes
-                measured.setdefault(len(sizes), []).append(records.measure(own, sizes, str(path)))
+                alone = len(names) == len(found[job] or ())
+                measured[dataset].add(str(path), predictions if alone else predictions.filter(pl.col("cell").is_in(names)))
             advance(note=job)
+    parts = [part for each in measured.values() for part in each.finish()]
     outcome = audit(jobs, found)
     outcome.require_no_foreign()
     outcome.require_complete()
-    return records.describe(pl.concat([pl.concat(parts) for parts in measured.values()], how="diagonal"), study)
+    return records.describe(pl.concat(parts, how="diagonal"), study)
+
+
+class _Measured:
+    """The metrics of the files of a dataset, measured as soon as enough rows have come.
+
+    Args:
+        train_sizes: of the dataset.
+    """
+
+    def __init__(self, train_sizes: Sequence[int]) -> None:
+        self._train_sizes = train_sizes
+        self._waiting: list[tuple[str, pl.DataFrame]] = []
+        self._parts: list[pl.DataFrame] = []
+
+    def add(self, source: str, predictions: pl.DataFrame) -> None:
+        """Adds the predictions of a file."""
+        if self._waiting and self._waiting[0][1].schema != predictions.schema:
+            self.finish()
+        self._waiting.append((source, predictions))
+        if sum(len(frame) for _, frame in self._waiting) >= _ROWS:
+            self.finish()
+
+    def finish(self) -> list[pl.DataFrame]:
+        """The metrics of all files so far."""
+        if self._waiting:
+            self._parts.append(records.measure_together(self._waiting, self._train_sizes))
+            self._waiting = []
+        return self._parts
 
 
 def _by_dataset(study: Study, cells: Iterable[str]) -> dict[str, list[str]]:
