@@ -11,7 +11,11 @@ HEAVY = ("torch", "timm", "numpy", "pandas", "polars", "sklearn", "skimage", "sn
 PACKAGE = steps.PACKAGE
 
 
-@pytest.mark.parametrize("module", ["anchored", "anchored.plan", "anchored.paths", "anchored.steps", "anchored.cli"])
+LIGHT = ("anchored", "anchored.plan", "anchored.paths", "anchored.steps", "anchored.cli", "anchored.adopt",
+         "anchored.doctor.command")  # fmt: skip
+
+
+@pytest.mark.parametrize("module", LIGHT)
 def test_import_is_light(module):
     """Engines import these in every job, and `--help` must not take five seconds: torch alone takes two."""
     code = f"import sys, {module}; print(*(name for name in {HEAVY!r} if name in sys.modules))"

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from found import only
 
+from anchored.cost.work import plan_work
 from anchored.doctor import disk
 from anchored.doctor.finding import ERROR, OK, WARNING, Patient
 from anchored.doctor.planned import check
@@ -62,7 +63,7 @@ def test_a_plan_larger_than_the_disk_is_an_error(patient: Patient):
 
 
 def test_room_for_the_results_but_not_for_copies_is_a_warning(patient: Patient, monkeypatch: pytest.MonkeyPatch):
-    needed = disk.missing_bytes(patient, disk.plan_work(patient.plan, patient.paths))
+    needed = disk.missing_bytes(patient, plan_work(patient.plan, patient.paths))
     used = shutil.disk_usage(patient.root)._replace(free=needed + 1)
     monkeypatch.setattr(shutil, "disk_usage", lambda place: used)
     assert only(disk.check(patient), "disk").status == OK
@@ -71,7 +72,7 @@ def test_room_for_the_results_but_not_for_copies_is_a_warning(patient: Patient, 
 
 
 def test_what_is_written_needs_no_room(patient: Patient):
-    work = disk.plan_work(patient.plan, patient.paths)
+    work = plan_work(patient.plan, patient.paths)
     before = disk.missing_bytes(patient, work)
     (dataset,) = [job for job in work if job[0] == "datasets"][:1]
     made = disk.outputs(*dataset, patient.paths)[0]

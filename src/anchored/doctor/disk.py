@@ -3,16 +3,21 @@
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from anchored.cost.work import Job, Work, plan_work
 from anchored.doctor.finding import Finding, Patient, error, ok, warning
 from anchored.steps import outputs
+
+if TYPE_CHECKING:  # sizes of networks need torch, which takes seconds to import
+    from anchored.cost.work import Job, Work
 
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
 def check(patient: Patient) -> Iterator[Finding]:
     """What `anchored plan --cost` says of outputs that are missing, against free space."""
+    from anchored.cost.work import plan_work
+
     if patient.plan is None:
         return
     place = _existing(patient.paths.results)
@@ -31,7 +36,7 @@ def check(patient: Patient) -> Iterator[Finding]:
         yield ok("disk", f"{text}; {_size(free)} are free")
 
 
-def missing_bytes(patient: Patient, work: dict[Job, Work]) -> int:
+def missing_bytes(patient: Patient, work: "dict[Job, Work]") -> int:
     """Bytes of the jobs whose main output is missing, and of the largest resume state among them."""
     missing = [each for job, each in work.items() if not outputs(*job, patient.paths)[0].exists()]
     return sum(sum(each.disk.values()) for each in missing) + max((each.resume for each in missing), default=0)
