@@ -18,5 +18,5 @@ def image() -> Iterator[Image]:
 def outside(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     """The miniature study, computed by this environment; tests must not change it."""
     checkout = check_out(tmp_path_factory.mktemp("outside") / "mini", (HERE / "mini.yaml").read_text())
-    checkout.run("snakemake", "--cores", "2")
+    checkout.run("snakemake", "--cores", "2", timeout=1800)
     return checkout

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -36,7 +37,7 @@ def differing(checkout: Checkout, other: Checkout) -> list[str]:
 def inside(image: Image, tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     """The miniature study, computed in the SIF; tests must not change it."""
     checkout = check_out(tmp_path_factory.mktemp("inside") / "mini", (HERE / "mini.yaml").read_text())
-    checkout.run("snakemake", "--cores", "2", "--sdm", "apptainer", "--config", f"container={image.sif}")
+    checkout.run("snakemake", "--cores", "2", "--sdm", "apptainer", "--config", f"container={image.sif}", timeout=1800)
     return checkout
 
 
@@ -66,11 +67,18 @@ def test_every_record_tells_its_image(inside: Checkout, outside: Checkout, image
 
 
 def test_the_key_of_a_result_does_not_depend_on_where_it_was_computed(inside: Checkout, outside: Checkout):
-    """Whoever goes on outside with what was begun in the image finds nothing to do."""
     assert {path: record["key"] for path, record in records(inside).items()} == {
         path: record["key"] for path, record in records(outside).items()
     }
-    assert inside.would_run("snakemake") == set()
+
+
+@pytest.mark.parametrize(
+    ("options", "jobs"), [(("--sdm", "apptainer"), 0), (("--rerun-triggers", "code", "input", "mtime", "params"), 0), ((), STEPS)]
+)
+def test_going_on_outside_of_the_image_takes_an_option(inside: Checkout, image: Image, options: tuple[str, ...], jobs: int):
+    """Snakemake takes a step with another image, or with none, for another step."""
+    done = inside.run("snakemake", "--dry-run", "--config", f"container={image.sif}", *options)
+    assert len(re.findall(r"^(?:Shell command: )anchored .*$", done.stdout + done.stderr, flags=re.MULTILINE)) == jobs
 
 
 def test_the_page_of_the_report_names_the_image(inside: Checkout, image: Image):
