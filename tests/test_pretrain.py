@@ -15,6 +15,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 
+from anchored import distillation
 from anchored.backbones.build import seeded
 from anchored.backbones.checkpoint import load_anchor, load_tensors, network
 from anchored.backbones.features import features, to_input
@@ -51,6 +52,48 @@ def test_rerun_is_bit_identical(mini, mini_plan, fresh, name):
     pretrain(mini_plan, name, fresh)
     path = Path("results/backbones") / name / "model.safetensors"
     assert (fresh.root / path).read_bytes() == (mini.root / path).read_bytes()
+
+
+@pytest.mark.parametrize("name", ["resnet-1", "vit"])
+def test_a_killed_training_ends_with_the_bytes_of_an_undisturbed_one(change_plan, fresh, monkeypatch, tmp_path, name):
+    """On a cluster, pre-emption is the rule; a backbone may take days."""
+    plan, whole = change_plan({("backbones", name, "pretraining", "epochs"): 3}), Paths(tmp_path / "whole")
+    shutil.copytree(fresh.results, whole.results)
+    pretrain(plan, name, whole)
+    recorded = json.loads((whole.backbone(name) / "record.json").read_text())["measurements"]
+    epoch, done = recorded["steps"] // 3, []
+    original = distillation._step
+
+    def step(*arguments):
+        done.append(arguments)
+        if len(done) == epoch + 2:
+            raise KeyboardInterrupt
+        return original(*arguments)
+
+    monkeypatch.setattr(distillation, "_step", step)
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(plan, name, fresh)
+    pretrain(plan, name, fresh)
+    assert len(done) == (epoch + 2) + 2 * epoch
+    path = Path("results/backbones") / name / "model.safetensors"
+    assert (fresh.root / path).read_bytes() == (whole.root / path).read_bytes()
+    assert json.loads((fresh.backbone(name) / "record.json").read_text())["measurements"]["loss"] == recorded["loss"]
+    assert not fresh.work(f"pretrain-{name}").exists()
+
+
+def test_a_state_that_is_torn_or_of_another_training_is_not_continued(mini_plan, fresh, mini):
+    state = fresh.work("pretrain-resnet-1") / "state.pt"
+    state.parent.mkdir(parents=True)
+    for content in (b"torn", None):
+        if content is None:
+            torch.save({"key": "of another"}, state)
+        else:
+            state.write_bytes(content)
+        pretrain(mini_plan, "resnet-1", fresh)
+        path = Path("results/backbones/resnet-1/model.safetensors")
+        assert (fresh.root / path).read_bytes() == (mini.root / path).read_bytes()
+        shutil.rmtree(fresh.backbone("resnet-1"))
+        state.parent.mkdir(parents=True)
 
 
 def test_copies_differ(mini):

@@ -49,6 +49,16 @@ def test_second_run_computes_nothing(paths):
     assert {path: path.stat().st_mtime_ns for path in (paths.results / "toy").rglob("*")} == stamps
 
 
+def test_what_killed_processes_left_on_their_way_is_swept(paths):
+    """Half a model of gigabytes would lie there for ever; files of others stay."""
+    names = (".out.txt.4711.tmp", ".more.4711.old/a", ".record.json.1.tmp", ".other.1.tmp")
+    left = [paths.results / "toy" / name for name in names]
+    for path in left:
+        write_text(path, "half")
+    assert execute(toy(paths))
+    assert [path.exists() for path in left] == [False, False, False, True]
+
+
 def _append(name):
     return lambda paths, _: (paths.results / name).write_text((paths.results / name).read_text() + "!")
 

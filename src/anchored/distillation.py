@@ -11,9 +11,12 @@ heads learn, and L has no InfoNCE.
 """
 
 import copy
+import io
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,10 +31,13 @@ from anchored.data.recipes import view_maker
 from anchored.data.store import Store
 from anchored.device import arithmetic, place
 from anchored.errors import ConfigError, NumericalError
+from anchored.files import write_bytes
 from anchored.objectives.dino import dino_losses, update_centre
 from anchored.objectives.infonce import infonce_losses
 from anchored.plan.naming import derive_seed
 from anchored.progress import progress
+
+log = logging.getLogger("anchored")
 
 
 @dataclass
@@ -74,6 +80,11 @@ class Networks:
         """All that the optimiser trains."""
         return [*(() if self.frozen else self.student.parameters()), *self.student_head.parameters()]
 
+    def learning(self) -> dict[str, nn.Module]:
+        """The modules that change in training."""
+        heads: dict[str, nn.Module] = {"student_head": self.student_head, "teacher_head": self.teacher_head}
+        return heads if self.frozen else {"student": self.student, "teacher": self.teacher, **heads}
+
     def follow(self, momentum: float) -> None:
         """Moves the teacher's parameters towards the student's: teacher = momentum * teacher + (1 - momentum) * student."""
         with torch.no_grad():
@@ -89,8 +100,10 @@ def train(
     bank: Store,
     *,
     name: str,
+    state: Path,
+    key: str,
 ) -> dict[str, Any]:
-    """Trains `networks` in place.
+    """Trains `networks` in place, saving after every epoch what the next one needs; a killed training continues from there.
 
     Args:
         networks: what is trained, on its device.
@@ -98,6 +111,8 @@ def train(
         entry: the backbone's entry in the plan.
         bank: the unlabelled images.
         name: the backbone's identity, for messages.
+        state: where to save.
+        key: digest of everything that determines the result; a state of another one is ignored.
 
     Returns:
         for the record: `loss` (mean of each epoch), `steps`, `images`.
@@ -111,10 +126,11 @@ def train(
     images = len(bank.packed)
     steps = max(images // settings["batch"], 1)
     total = steps * settings["epochs"]
-    curve: list[float] = []
+    curve = _resume(networks, optimizer, state, key)
     part = "head" if networks.frozen else "pretraining"
     with progress(f"pretrain {name}", total) as advance:
-        for epoch in range(settings["epochs"]):
+        advance(len(curve) * steps)
+        for epoch in range(len(curve), settings["epochs"]):
             rng = np.random.default_rng([derive_seed(entry["seed"], "views"), epoch])
             order = rng.permutation(images)
             losses = []
@@ -133,7 +149,34 @@ def train(
                     f"pretrain {name}: the loss is not finite in epoch {epoch + 1}.",
                     f"lower backbones.{entry['family']}.{part}.lr, or check the bank.",
                 )
+            _save(networks, optimizer, curve, state, key)
     return {"loss": curve, "steps": total, "images": images}
+
+
+def _save(networks: Networks, optimizer: torch.optim.Optimizer, curve: list[float], path: Path, key: str) -> None:
+    saved = {name: module.state_dict() for name, module in networks.learning().items()}
+    buffer = io.BytesIO()
+    torch.save({"key": key, "curve": curve, "centre": networks.centre, "optimizer": optimizer.state_dict(), **saved}, buffer)
+    write_bytes(path, buffer.getvalue())
+
+
+def _resume(networks: Networks, optimizer: torch.optim.Optimizer, path: Path, key: str) -> list[float]:
+    """Takes up a state of this key; returns the losses of the epochs that are done. Orders and views derive from (seed, epoch)."""
+    try:
+        saved = torch.load(path, map_location=networks.centre.device, weights_only=True)
+    except FileNotFoundError:
+        return []
+    except Exception as error:  # an unreadable state only costs time
+        log.warning("%s cannot be read (%s); the training starts from its beginning", path, error)
+        return []
+    if saved["key"] != key:
+        log.info("%s belongs to another plan, input or code; the training starts from its beginning", path)
+        return []
+    for name, module in networks.learning().items():
+        module.load_state_dict(saved[name])
+    networks.centre = saved["centre"]
+    optimizer.load_state_dict(saved["optimizer"])
+    return saved["curve"]
 
 
 @torch.no_grad()

@@ -18,6 +18,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
+from anchored import record
 from anchored.backbones.checkpoint import load_anchor
 from anchored.backbones.features import features, to_input
 from anchored.data.store import open_store
@@ -211,6 +212,19 @@ def test_killed_job_ends_with_the_bytes_of_an_uninterrupted_one(mini, long_plan,
     finetune(long_plan, JOB, whole)
     for file in ("predictions.parquet", "history.parquet", "models.safetensors"):
         assert (killed.run(JOB) / file).read_bytes() == (whole.run(JOB) / file).read_bytes(), file
+
+
+def test_a_kill_between_results_and_record_costs_no_epoch(mini_copy, mini_plan, monkeypatch):
+    """An engine removes results without a record and starts the job again, which then needs the states."""
+    with monkeypatch.context() as patch:
+        patch.setattr(record, "write_json", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            finetune(mini_plan, JOB, mini_copy)
+    shutil.rmtree(mini_copy.run(JOB))
+    monkeypatch.setattr(_Trainer, "train_epoch", lambda *_: pytest.fail("an epoch was computed again"))
+    finetune(mini_plan, JOB, mini_copy)
+    assert (mini_copy.run(JOB) / "record.json").is_file()
+    assert [path for path in (mini_copy.root / "work").glob("res-*")] == []
 
 
 def interrupted(paths: Paths, plan, monkeypatch, cell: str, after: int) -> bytes:

@@ -97,6 +97,13 @@ def test_a_failed_job_shows_its_log_and_stops_no_other(made_by: Copy):
     assert (checkout.path / "results" / "runs" / "res-resnet-erm-1" / "record.json").is_file()
 
 
+def test_a_step_writes_the_log_that_its_rule_names(by_snakemake: Checkout):
+    """Snakemake shows it when the step fails; the file is there, empty, even where the step writes another."""
+    logs = [path for path in (by_snakemake.path / "logs").rglob("*.log")]
+    assert len(logs) == 11
+    assert [path.name for path in logs if not path.stat().st_size] == []
+
+
 def test_the_report_of_snakemake_holds_the_tables(made_by: Copy):
     checkout = made_by("snakemake")
     checkout.run("snakemake", "--report", "report.zip")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from checkout import Checkout
+from fault_table import COMMANDS
 
 from anchored.launcher.leftovers import RULES, unknown_results
 from anchored.paths import Paths
@@ -17,8 +18,13 @@ from anchored.plan.load import load_plan
 from anchored.steps import STEP_OF, outputs
 
 pytestmark = pytest.mark.workflow
-Copy = Callable[[str], Checkout]
 JOB = "res-resnet-erm-1"
+
+
+@pytest.fixture
+def checkout(by_snakemake: Checkout, tmp_path: Path) -> Checkout:
+    """A finished study that a test may damage."""
+    return by_snakemake.copy(tmp_path / "checkout")
 
 
 def background(checkout: Checkout, *words: str) -> "subprocess.Popen[str]":
@@ -39,25 +45,24 @@ def remove(checkout: Checkout, job: str) -> None:
         file.unlink()
 
 
-def test_nothing_to_do_is_exit_code_0(made_by: Copy):
-    done = made_by("snakemake").run("anchored", "run", "--cores", "2")
+def test_nothing_to_do_is_exit_code_0(checkout: Checkout):
+    done = checkout.run("anchored", "run", "--cores", "2")
     assert "Nothing to be done" in done.stderr
 
 
-def test_a_target_that_does_not_exist_is_exit_code_2(made_by: Copy):
-    done = made_by("snakemake").run("anchored", "run", "nonsense", check=False)
+def test_a_target_that_does_not_exist_is_exit_code_2(checkout: Checkout):
+    done = checkout.run("anchored", "run", "nonsense", check=False)
     assert done.returncode == 2
     assert "error: Snakemake did not start." in done.stderr
 
 
-def test_a_profile_that_does_not_exist_names_those_that_do(made_by: Copy):
-    done = made_by("snakemake").run("anchored", "run", "--profile", "nonsense", check=False)
+def test_a_profile_that_does_not_exist_names_those_that_do(checkout: Checkout):
+    done = checkout.run("anchored", "run", "--profile", "nonsense", check=False)
     assert done.returncode == 2
     assert "profiles here: default" in done.stderr
 
 
-def test_failed_steps_are_named_with_their_logs_and_sentences(made_by: Copy):
-    checkout = made_by("snakemake")
+def test_failed_steps_are_named_with_their_logs_and_sentences(checkout: Checkout):
     (checkout.path / "results" / "fim" / "fim" / "fim.safetensors").write_bytes(b"torn")
     checkout.run("snakemake", "--touch", "fims")
     remove(checkout, JOB)
@@ -71,17 +76,15 @@ def test_failed_steps_are_named_with_their_logs_and_sentences(made_by: Copy):
     assert (checkout.path / "results" / "runs" / JOB / "record.json").is_file()
 
 
-def test_options_after_two_dashes_are_snakemakes(made_by: Copy):
-    checkout = made_by("snakemake")
+def test_options_after_two_dashes_are_snakemakes(checkout: Checkout):
     remove(checkout, JOB)
     done = checkout.run("anchored", "run", "--dry-run", "runs", "--", "--quiet", "all")
     assert "anchored finetune" not in done.stdout + done.stderr
     assert f"anchored finetune {JOB}" in checkout.run("anchored", "run", "--dry-run", "runs").stdout
 
 
-def test_a_killed_run_is_unlocked_by_the_next_one(made_by: Copy):
+def test_a_killed_run_is_unlocked_by_the_next_one(checkout: Checkout):
     """Launcher and Snakemake end at once, as when the machine is switched off."""
-    checkout = made_by("snakemake")
     remove(checkout, JOB)
     first = background(checkout, "--cores", "1", "runs")
     until(lambda: list((checkout.path / ".snakemake" / "incomplete").glob("*")))
@@ -100,8 +103,7 @@ def test_a_killed_run_is_unlocked_by_the_next_one(made_by: Copy):
     assert checkout.would_run("snakemake") <= {"anchored evaluate", "anchored tables"}
 
 
-def test_ctrl_c_ends_everything_and_the_next_run_continues(made_by: Copy):
-    checkout = made_by("snakemake")
+def test_ctrl_c_ends_everything_and_the_next_run_continues(checkout: Checkout):
     remove(checkout, JOB)
     first = background(checkout, "--cores", "1", "runs")
     until(lambda: list((checkout.path / ".snakemake" / "incomplete").glob("*")))
@@ -113,9 +115,9 @@ def test_ctrl_c_ends_everything_and_the_next_run_continues(made_by: Copy):
     assert "stale" not in done.stderr
 
 
-def test_results_of_lost_jobs_are_made_known_to_snakemake(made_by: Copy):
+def test_results_of_lost_jobs_are_made_known_to_snakemake(checkout: Checkout):
     """It takes files without metadata for finished, but would not notice that their entry of the plan changed later."""
-    checkout, job = made_by("snakemake"), "res-resnet-ewc-2"
+    job = "res-resnet-ewc-2"
     plan = load_plan(checkout.path / "plan.json")
     files = [str(path) for path in outputs("anchored", job, Paths())]
     assert unknown_results(plan, checkout.path) == {}
@@ -131,7 +133,13 @@ def test_results_of_lost_jobs_are_made_known_to_snakemake(made_by: Copy):
     assert f"anchored finetune {job}" in checkout.would_run("snakemake")
 
 
-def test_the_rules_of_every_map_are_those_of_the_snakefile(made_by: Copy):
-    rules = set(made_by("snakemake").run("snakemake", "--list-rules").stdout.split())
+def test_the_rules_of_every_map_are_those_of_the_snakefile(checkout: Checkout):
+    rules = set(checkout.run("snakemake", "--list-rules").stdout.split())
     assert RULES.keys() == STEP_OF.keys()
     assert {rule for group in RULES.values() for rule in group} | {"all", "data", "backbones", "fims", "runs"} == rules
+
+
+def test_the_commands_of_the_page_work_on_one_machine(checkout: Checkout):
+    """Those for a cluster are run by the fault tests."""
+    for command in [command for command in COMMANDS if "slurm" not in command]:
+        checkout.run(*command.split())

@@ -8,6 +8,7 @@ import typer
 from anchored.cli.frame import PLAN, FimName, Force, PlanFile, Root, run_step
 from anchored.errors import ConfigError
 from anchored.paths import Paths
+from anchored.plan.naming import shard_name
 
 app = typer.Typer()
 
@@ -82,7 +83,8 @@ def fim(
 
         step(entries, fim, paths, shard=shard, fallback=fallback, force=force)
 
-    run_step("fim", f"{fim}-{shard}" if shard else fim, plan, root, run)
+    # The log that the engines name, too.
+    run_step("fim", shard_name(fim, shard.partition("/")[0]) if shard else fim, plan, root, run)
 
 
 @app.command("fim-merge")

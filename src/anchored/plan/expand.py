@@ -14,7 +14,7 @@ from anchored.plan.base import Section
 from anchored.plan.config import Backbone, Config, Experiment
 from anchored.plan.datasets import BANKS, DigitBank, TrainingImages, kind
 from anchored.plan.load import SCHEMA, Plan
-from anchored.plan.naming import configuration_label, copy_names, derive_seed
+from anchored.plan.naming import configuration_label, copy_names, derive_seed, shard_name
 from anchored.plan.preprocessing import augmentation, transform
 
 # Inputs of the tiny networks, whose images have no published statistics.
@@ -134,7 +134,7 @@ def _shards(fims: dict[str, Any]) -> dict[str, Any]:
         for index in range(count if count > 1 else 0):
             start, stop = (min(images, (number * batches // count) * batch) for number in (index, index + 1))
             shard = {"fim": fim, "shard": f"{index + 1}/{count}", "start": start, "stop": stop}
-            _add(shards, f"{fim}-shard-{index + 1}", shard | entry, "shards")
+            _add(shards, shard_name(fim, index + 1), shard | entry, "shards")
     return shards
 
 

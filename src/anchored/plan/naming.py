@@ -33,3 +33,8 @@ def configuration_label(hyper: Mapping[str, float | int]) -> str:
 def copy_names(name: str, copies: int) -> list[str]:
     """`name` itself for one copy, else `name-1`, `name-2`, ..."""
     return [name] if copies == 1 else [f"{name}-{number + 1}" for number in range(copies)]
+
+
+def shard_name(fim: str, number: int | str) -> str:
+    """The identity of the `number`-th part of a FIM, from 1."""
+    return f"{fim}-shard-{number}"
