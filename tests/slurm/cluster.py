@@ -206,7 +206,7 @@ class Cluster:
                     "AccountingStorageHost=127.0.0.1",
                     f"AccountingStoragePort={self._port + DATABASE_DAEMON}",
                     f"AccountingStoragePass={self.folder}/munge/socket",
-                    "AccountingStorageTRES=gres/gpu",
+                    f"AccountingStorageTRES=gres/gpu,gres/gpu:{self.hardware.gpu_type}",
                     "AccountingStoreFlags=job_comment",
                 )
             )

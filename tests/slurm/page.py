@@ -1,6 +1,7 @@
 """docs/cluster.md, as a user follows it: edits of the profile, and commands."""
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 from checkout import REPOSITORY, Checkout
@@ -8,6 +9,25 @@ from checkout import REPOSITORY, Checkout
 PAGE = REPOSITORY / "docs" / "cluster.md"
 PROFILE = Path("profiles/slurm/profile.yaml")
 MINUTES = 60
+
+
+@dataclass(frozen=True)
+class Followed:
+    """A checkout after a user's session.
+
+    Args:
+        checkout: where it was.
+        session: blocks of commands with what they printed, in order.
+        moments: what the nodes ran, second by second.
+    """
+
+    checkout: Checkout
+    session: list[tuple[str, str]]
+    moments: list[dict[str, tuple[str, str]]]
+
+    def printed(self, part: str) -> str:
+        """What the last block that contains `part` printed."""
+        return [text for block, text in self.session if part in block][-1]
 
 
 def commands() -> list[str]:
