@@ -77,10 +77,15 @@ def test_failed_steps_are_named_with_their_logs_and_sentences(checkout: Checkout
 
 
 def test_options_after_two_dashes_are_snakemakes(checkout: Checkout):
+    done = checkout.run("anchored", "run", "runs", "--", "--summary")
+    assert f"results/runs/{JOB}/predictions.parquet\t" in done.stdout
+
+
+def test_a_dry_run_says_what_would_be_done(checkout: Checkout):
     remove(checkout, JOB)
-    done = checkout.run("anchored", "run", "--dry-run", "runs", "--", "--quiet", "all")
-    assert "anchored finetune" not in done.stdout + done.stderr
-    assert f"anchored finetune {JOB}" in checkout.run("anchored", "run", "--dry-run", "runs").stdout
+    done = checkout.run("anchored", "run", "--dry-run", "runs")
+    assert f"anchored finetune {JOB}" in done.stdout + done.stderr
+    assert not (checkout.path / "work" / "run.json").exists()
 
 
 def test_a_killed_run_is_unlocked_by_the_next_one(checkout: Checkout):
@@ -122,12 +127,13 @@ def test_results_of_lost_jobs_are_made_known_to_snakemake(checkout: Checkout):
     files = [str(path) for path in outputs("anchored", job, Paths())]
     assert unknown_results(plan, checkout.path) == {}
     checkout.run("snakemake", "--cores", "1", "--cleanup-metadata", *files)
-    assert unknown_results(plan, checkout.path) == {"anchored": files}
+    assert unknown_results(plan, checkout.path) == {"anchored": files[:1]}
     (checkout.path / ".snakemake" / "locks").mkdir(exist_ok=True)
     (checkout.path / ".snakemake" / "locks" / "0.output.lock").write_text(f"{files[0]}\n")
     done = checkout.run("anchored", "run", "--cores", "1", "runs")
-    assert "4 files were finished by jobs that Snakemake had lost; they are kept." in done.stderr
+    assert "results of jobs that Snakemake had lost are kept: 1." in done.stderr
     assert "Nothing to be done" in done.stderr
+    assert unknown_results(plan, checkout.path) == {}
     checkout.edit("config.yaml", "strength: [1.0, 30.0]", "strength: [1.0, 10.0]")
     checkout.compile()
     assert f"anchored finetune {job}" in checkout.would_run("snakemake")

@@ -117,7 +117,7 @@ def _clear(snakemake: str, settings: Settings, paths: Paths, owner: Owner) -> No
     if broke_off:
         results = unknown_results(load_plan(paths.root / (settings.plan or "plan.json")), paths.root)
         if results and make_known(snakemake, results, _plan_options(settings), paths.root):
-            log.info("%d files were finished by jobs that Snakemake had lost; they are kept.", sum(map(len, results.values())))
+            log.info("results of jobs that Snakemake had lost are kept: %d.", sum(map(len, results.values())))
 
 
 def _unlock(snakemake: str, settings: Settings, root: Path) -> None:

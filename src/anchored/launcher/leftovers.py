@@ -67,7 +67,7 @@ def end_jobs(runs: Collection[str], say: Callable[[str], None], *, cancel: bool,
 
 
 def unknown_results(plan: Plan, root: Path) -> dict[str, list[str]]:
-    """Finished results without metadata of Snakemake, by map of the plan: paths relative to `root` that a record vouches for."""
+    """Finished results without metadata of Snakemake, by map of the plan: main outputs, relative to `root`, of steps whose record vouches for all."""
     found: dict[str, list[str]] = {}
     if not (root / ".snakemake" / "metadata").is_dir():
         return found
@@ -76,18 +76,20 @@ def unknown_results(plan: Plan, root: Path) -> dict[str, list[str]]:
             files = outputs(kind, name, Paths())
             made = all((root / file).exists() for file in files)
             if made and not _known(root, files[0]) and planned_step(plan, kind, name, Paths(root)).is_up_to_date():
-                found.setdefault(kind, []).extend(map(str, files))
+                found.setdefault(kind, []).append(str(files[0]))
     return found
 
 
 def make_known(snakemake: str, results: dict[str, list[str]], options: list[str], root: Path) -> bool:
     """Tells Snakemake that results are finished; says whether it took all of them."""
-    # A call a map: a step must not lead to the steps before it, which might be stale and would be touched, too.
-    commands = (
-        [snakemake, "--cores", "1", "--touch", *options, "--allowed-rules", *RULES[kind], "--rerun-incomplete", "--", *files]
-        for kind, files in results.items()
-    )
-    return all([subprocess.run(command, cwd=root, capture_output=True, check=False).returncode == 0 for command in commands])
+    # Forced, since Snakemake sees nothing to do for them. A call a map: a step must not lead to the steps before it, which might
+    # be stale and would be touched, too.
+    done = []
+    for kind, files in results.items():
+        only = ["--force", "--allowed-rules", *RULES[kind], "--rerun-incomplete"]
+        command = [snakemake, "--cores", "1", "--touch", *options, *only, "--", *files]
+        done.append(subprocess.run(command, cwd=root, capture_output=True, check=False).returncode == 0)
+    return all(done)
 
 
 def _known(root: Path, file: Path) -> bool:
