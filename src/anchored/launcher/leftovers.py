@@ -67,7 +67,9 @@ def end_jobs(runs: Collection[str], say: Callable[[str], None], *, cancel: bool,
 
 
 def unknown_results(plan: Plan, root: Path) -> dict[str, list[str]]:
-    """Finished results without metadata of Snakemake, by map of the plan: main outputs, relative to `root`, of steps whose record vouches for all."""
+    """Finished results that Snakemake has no metadata of: main outputs of steps whose record vouches for all, relative to `root`, by
+    map of the plan.
+    """
     found: dict[str, list[str]] = {}
     if not (root / ".snakemake" / "metadata").is_dir():
         return found
