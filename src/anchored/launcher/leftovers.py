@@ -67,8 +67,8 @@ def end_jobs(runs: Collection[str], say: Callable[[str], None], *, cancel: bool,
 
 
 def unknown_results(plan: Plan, root: Path) -> dict[str, list[str]]:
-    """Finished results that Snakemake has no metadata of: main outputs of steps whose record vouches for all, relative to `root`, by
-    map of the plan.
+    """Finished results that Snakemake has no metadata of: main outputs of steps whose record vouches for all, by map of
+    the plan, relative to `root`.
     """
     found: dict[str, list[str]] = {}
     if not (root / ".snakemake" / "metadata").is_dir():
