@@ -1,5 +1,5 @@
-# make install | demo | test | lint | check-lock | benchmark | lock | clean. Each target does all the set-up it needs, in .venv, and
-# only once; the benchmark's peers have .venv-benchmark.
+# make install | demo | test | test-faults | lint | check-lock | benchmark | lock | clean. Each target does all the set-up it needs,
+# in .venv, and only once; the benchmark's peers have .venv-benchmark.
 #
 #     make demo                     the tables of plan.json
 #     make demo CORES=4             with four jobs at a time; the result is the same
@@ -12,7 +12,7 @@ VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: install demo test lint check-lock benchmark lock clean
+.PHONY: install demo test test-faults lint check-lock benchmark lock clean
 # A recipe that fails leaves no stamp.
 .DELETE_ON_ERROR:
 
@@ -54,6 +54,16 @@ demo: install
 
 test: $(VENV)/installed-test
 	$(BIN)/pytest
+
+# Breaks things on a SLURM that the tests start, and writes the table of docs/reliability.md; minutes. `FAULTS=reduced`: the quickest
+# of them, and no table.
+FAULTS ?= full
+reduced := process_of_a_job or snakemake_is_killed
+
+test-faults: $(VENV)/installed-test
+	.ci/install-slurm
+	ANCHORED_REQUIRE=slurm_faults $(if $(filter reduced,$(FAULTS)),,ANCHORED_WRITE_FAULTS=1) \
+		$(BIN)/pytest tests/slurm/test_faults.py $(if $(filter reduced,$(FAULTS)),-k "$(reduced)")
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check

@@ -67,9 +67,7 @@ def end_jobs(runs: Collection[str], say: Callable[[str], None], *, cancel: bool,
 
 
 def unknown_results(plan: Plan, root: Path) -> dict[str, list[str]]:
-    """Finished results that Snakemake has no metadata of: main outputs of steps whose record vouches for all, by map of
-    the plan, relative to `root`.
-    """
+    """Main outputs, relative to `root`, of finished steps that Snakemake has no metadata of, by map of the plan."""
     found: dict[str, list[str]] = {}
     if not (root / ".snakemake" / "metadata").is_dir():
         return found

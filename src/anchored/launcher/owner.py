@@ -51,9 +51,10 @@ class Owner:
         write_json(self._file, vars(Note(socket.gethostname(), process, ended=False)))
 
     def ended(self) -> None:
-        """Notes that it ended."""
+        """Notes that it ended. On a full disk it does not, which costs the next run a look at what may be left."""
         if note := self.note:
-            write_json(self._file, vars(Note(note.host, note.process, ended=True)))
+            with suppress(EnvironmentFailure):
+                write_json(self._file, vars(Note(note.host, note.process, ended=True)))
 
     def require_alone(self) -> None:
         """Refuses to go on beside another Snakemake.
