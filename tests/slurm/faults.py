@@ -21,9 +21,9 @@ JOB, OTHER = "res-resnet-erm-1", "res-resnet-ewc-1"
 TIMED = ("record.json", "report.html")
 LONG = 900
 
-# Runs in every Python of the checkout. Python tells an audit hook of each file before it is opened or renamed, and the state of every
-# epoch and the record of every step are files. So the journal holds a line for each that was computed, saved or not; and a process
-# can be held between computing an epoch and saving it, or made to grow there.
+# Runs in every Python of the checkout. Python tells an audit hook of each file before it is opened or renamed, and the state of
+# every epoch and the record of every step are files. So the journal holds a line for each that was computed, saved or not; and a
+# process can be held between computing an epoch and saving it, or made to grow there.
 SPY = '''
 import os, sys, time
 from pathlib import Path
