@@ -63,7 +63,7 @@ reduced := process_of_a_job or snakemake_is_killed
 test-faults: $(VENV)/installed-test
 	.ci/install-slurm
 	ANCHORED_REQUIRE=slurm_faults $(if $(filter reduced,$(FAULTS)),,ANCHORED_WRITE_FAULTS=1) \
-		$(BIN)/pytest tests/slurm/test_faults.py $(if $(filter reduced,$(FAULTS)),-k "$(reduced)")
+		$(BIN)/pytest -m slurm_faults tests/slurm/test_faults.py $(if $(filter reduced,$(FAULTS)),-k "$(reduced)")
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check
