@@ -111,10 +111,13 @@ def test_a_dry_run_needs_no_slurm(checkout: Checkout, tmp_path: Path):
     assert re.search(r"^total +12$", done.stdout + done.stderr, re.MULTILINE)
 
 
-def test_the_page_has_three_edits_and_its_links_exist():
+def test_the_page_has_three_edits_the_cost_of_a_job_and_links_that_exist():
     text = PAGE.read_text()
     assert len(commands()) >= 10
     links = re.findall(r"\]\((?!http)([^)#]+)\)", text)
     assert links
     assert [link for link in links if not (PAGE.parent / link).exists()] == []
+    block = re.search(r"<!-- overhead -->\n(.*?)<!-- end -->", text, re.DOTALL)
+    assert block
+    assert len(re.findall(r"^\| .*\d s \|$", block[1], re.MULTILINE)) == 4, "run `python benchmarks/slurm_overhead.py --write`"
     assert [number for number in (1, 2, 3) if f"EDIT {number}:" not in (REPOSITORY / PROFILE).read_text()] == []
