@@ -1,6 +1,8 @@
 """docs/images.md: its commands are those that run here, its links exist, the profile of GPUs is the default one and more."""
 
+import os
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -73,8 +75,16 @@ def test_the_commands_of_the_page_work(study: Checkout, image: Image):
 
 
 @pytest.mark.containers
-def test_the_profile_of_gpus_runs_the_steps_in_the_image(study: Checkout):
+def test_the_profile_of_gpus_runs_the_steps_in_the_image(study: Checkout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A program in Apptainer's place writes down how it was called, and calls it."""
     (study.path / "containers" / "anchored-cuda.sif").symlink_to((study.path / "containers" / "anchored.sif").resolve())
-    done = study.run("snakemake", "--cores", "1", "--workflow-profile", "profiles/gpu", "--", "results/data/bank/manifest.json")
+    wrapper = tmp_path / "programs" / "apptainer"
+    wrapper.parent.mkdir()
+    wrapper.write_text(f'#!/bin/sh\necho "$*" >>"{tmp_path}/calls"\nexec "{shutil.which("apptainer")}" "$@"\n')
+    wrapper.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{wrapper.parent}:{os.environ['PATH']}")
+    study.run("snakemake", "--cores", "1", "--workflow-profile", "profiles/gpu", "--", "results/data/bank/manifest.json")
+    (call,) = [call for call in (tmp_path / "calls").read_text().splitlines() if "exec" in call]
+    assert f"exec --home {study.path} --nv" in " ".join(call.replace("'", "").split())
+    assert "anchored-cuda.sif" in call
     assert '"variant": "cpu"' in (study.path / "results" / "data" / "bank" / "record.json").read_text()
-    assert "nv files" in done.stderr

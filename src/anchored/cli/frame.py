@@ -25,8 +25,12 @@ def run_step(step: str, name: str, plan: Path, root: Path, work: Callable[[Paths
     """Runs `work` with the plan loaded, its number of threads set, and the step's log file open."""
     paths = Paths(root)
     with reported(paths.log(step, file_name(name))):
+        from anchored.image import image
         from anchored.plan.load import load_plan
 
+        if image():
+            # In an image the working folder is the home, and matplotlib's lists of fonts are nothing of a study.
+            os.environ.setdefault("MPLCONFIGDIR", str(paths.work("matplotlib").resolve()))
         entries = load_plan(plan)
         for variable in _THREAD_VARIABLES:
             os.environ[variable] = str(entries["threads"])
