@@ -196,6 +196,11 @@ class Study:
         """A SLURM job's state."""
         return next(each["state"] for each in self.cluster.jobs() if each["id"] == number)
 
+    def until_requeued(self, number: str) -> None:
+        """Waits until SLURM has put a job back into its queue, and spares it the two minutes that it would have to wait there."""
+        self.until("the requeueing", lambda: self.state(number) == "PENDING", 240)
+        self.cluster.run("scontrol", "update", f"JobId={number}", "StartTime=now")
+
     def processes(self, *words: str) -> list[int]:
         """Processes in this checkout's folder whose command holds these words one after the other."""
         found = []

@@ -149,7 +149,7 @@ def test_a_job_is_preempted(study: Make, record: Callable[[Row], None]):
     first = made.slurm_job(JOB)
     nodes = f"--nodes={len(made.cluster.nodes)}"
     made.cluster.run("sbatch", "--partition=urgent", nodes, "--exclusive", "--output=/dev/null", "--wrap=sleep 5")
-    made.until("the pre-emption", lambda: made.state(first) == "PENDING", 120)
+    made.until_requeued(first)
     made.release(JOB)
     assert made.finish(run) == 0
     row = made.row("A job is pre-empted by a more urgent one", "SLURM requeues it; the same job continues")
@@ -166,6 +166,7 @@ def test_a_node_is_lost(study: Make, record: Callable[[Row], None]):
     first = made.slurm_job(JOB)
     node = next(job["node"] for job in made.cluster.jobs() if job["id"] == first)
     made.cluster.lose_node(node)
+    made.until_requeued(first)
     made.release(JOB)
     assert made.finish(run) == 0
     row = made.row("A node is lost, with everything on it", "SLURM notices its silence and starts the job elsewhere")
@@ -183,6 +184,7 @@ def test_a_node_is_cut_off_while_its_job_runs_on(study: Make, record: Callable[[
     node = next(job["node"] for job in made.cluster.jobs() if job["id"] == first)
     (survivor, *_) = made.processes("finetune", JOB)
     made.cluster.kill(f"slurmd.{node}", signal.SIGKILL)
+    made.until_requeued(first)
     made.until("the second process", lambda: len(set(made.processes("finetune", JOB))) > 1 and _second(made, node), 300)
     assert alive(survivor)
     time.sleep(5)
