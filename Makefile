@@ -85,6 +85,7 @@ benchmark: $(VENV)-benchmark/installed
 	$(VENV)-benchmark/bin/python benchmarks/loader.py
 	$(VENV)-benchmark/bin/python benchmarks/decode.py
 	$(VENV)-benchmark/bin/python benchmarks/codecs.py
+	$(VENV)-benchmark/bin/python benchmarks/scale.py $(or $(QUICK),--write)
 
 # One pip command here too: the lock pins torch, and the peers ask for no other build.
 $(VENV)-benchmark/installed: requirements.lock benchmarks/requirements.txt pyproject.toml
