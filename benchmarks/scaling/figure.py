@@ -34,7 +34,7 @@ def _lines(axes: Axes, rows: list[dict[str, Any]], series: dict[str, tuple[str, 
     axes.set_ylim(bottom=0)
     axes.set_xlabel("cells, one a job", fontsize=8)
     axes.set_ylabel("CPU seconds", fontsize=8)
-    axes.legend(fontsize=7.5, frameon=False)
+    axes.legend(fontsize=7.5, frameon=False, loc="upper left")
 
 
 def _makespans(axes: Axes, rows: list[dict[str, Any]]) -> None:
@@ -42,6 +42,8 @@ def _makespans(axes: Axes, rows: list[dict[str, Any]]) -> None:
     axes.bar([at - 0.2 for at in place], [row["ideal_seconds"] / 60 for row in rows], width=0.4, color=_FLOOR, label="ideal")
     axes.bar([at + 0.2 for at in place], [row["measured_seconds"] / 60 for row in rows], width=0.4, color=_OURS, label="SLURM")
     axes.set_xticks(list(place), [f"{row['jobs']} jobs\n{row['gpus']} GPUs" for row in rows])
+    # Room for the legend above the bars.
+    axes.set_ylim(top=1.25 * axes.get_ylim()[1])
     axes.set_ylabel("minutes, scaled down", fontsize=8)
     axes.set_title("the paper's plan as sleeps", fontsize=9)
-    axes.legend(fontsize=7.5, frameon=False)
+    axes.legend(fontsize=7.5, frameon=False, loc="upper left")
