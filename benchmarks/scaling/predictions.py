@@ -37,7 +37,7 @@ def write_study(plan: Plan, paths: Paths) -> None:
     for number, fim in enumerate(plan["fims"]):
         write_bytes(paths.fim(fim) / "fim.safetensors", _tensors(number + 1, fim))
     # Git is asked once, not by each of thousands of records that this one process writes.
-    with patch.object(record, "_git", cache(record._git)):
+    with patch.object(record, "_commit", cache(record._commit)):
         _write_runs(plan, paths, store)
 
 
