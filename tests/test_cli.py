@@ -208,7 +208,7 @@ def _small_disk(size: int):
     ("arguments", "size", "file"),
     [
         (["prepare", "scenes"], 30_000, "results/data/scenes/images.npy"),
-        (["pretrain", "vit"], 10_000, "work/pretrain-vit/state.pt"),
+        (["pretrain", "vit", "--force"], 10_000, "work/pretrain-vit/state.pt"),
         (["finetune", "vit-vit-ewc-1"], 20_000, "work/vit-vit-ewc-lr1e-2-s1e0-r0/state.pt"),
     ],
 )

@@ -164,7 +164,8 @@ def test_no_record_of_the_plan_is_an_error(mini_plan, work, records, tmp_path):
 
 def test_a_real_step_leaves_a_record_that_calibrates(mini, mini_plan, work):
     """The records of the miniature study, as the steps write them."""
-    found = calibrate(mini_plan, work, [mini.results], built_in)
+    folders = [mini.results / name for name in ("data", "backbones", "fim")]
+    found = calibrate(mini_plan, work, folders, built_in)
     assert found.used == len(mini_plan["datasets"]) + len(mini_plan["backbones"]) + len(mini_plan["fims"])
     assert found.skipped == {}
     changed = {key for key, constant in found.device.constants().items() if constant.source.startswith("measured: ")}
