@@ -16,20 +16,26 @@ COMMANDS = re.findall(r"^    ((?:anchored|snakemake) .+)$", PAGE.read_text(), fl
 
 
 def write_table(rows: Sequence[Row]) -> None:
-    """Puts the rows in the place of the page's table."""
-    lines = [f"| {row.fault} | {row.happened} | {row.attempts} | {row.again} | {row.lost} | {_tables(row)} |\n" for row in rows]
+    """Puts the rows in the page's table; those of tests that did not run stay as they are, those of no test go."""
+    made = ((row.fault, row.happened, row.attempts, row.again, row.lost, _tables(row)) for row in rows)
+    lines = _lines() | {str(cells[0]): f"| {' | '.join(map(str, cells))} |" for cells in made}
+    table = "".join(f"{lines[fault]}\n" for fault in faults_of_tests() if fault in lines)
     text = PAGE.read_text()
-    PAGE.write_text(re.sub(re.escape(HEADER) + r"(?:\|.*\n)*", lambda _: HEADER + "".join(lines), text))
+    PAGE.write_text(re.sub(re.escape(HEADER) + r"(?:\|.*\n)*", lambda _: HEADER + table, text))
 
 
 def _tables(row: Row) -> str:
     return "the same bytes" if row.equal else "different"
 
 
+def _lines() -> dict[str, str]:
+    table = PAGE.read_text().split(HEADER, 1)[1].split("\n\n")[0]
+    return {line.split("|")[1].strip(): line for line in table.splitlines() if line}
+
+
 def faults_of_page() -> list[str]:
     """First column of the page's table."""
-    table = PAGE.read_text().split(HEADER, 1)[1]
-    return [line.split("|")[1].strip() for line in table.split("\n\n")[0].splitlines()]
+    return list(_lines())
 
 
 def faults_of_tests() -> list[str]:

@@ -69,10 +69,10 @@ def launch(settings: Settings, paths: Paths) -> None:
             _clear(snakemake, settings, paths, owner)
             story = Story(paths.root)
             ending = Engine(paths.root, story, settings.stall * 60, log.warning).run([*command, *settings.words], owner.started)
-            if ending.code >= 0 or ending.interrupted:
-                owner.ended()
-            if not (ending.hung or ending.code < 0) or ending.interrupted:
-                return _conclude(ending, story, paths, snakemake, settings)
+            if ending.interrupted or not (ending.hung or ending.code < 0):
+                if ending.code >= 0 and not ending.hung:
+                    owner.ended()  # else the next start looks at what was left
+                return _conclude(ending, story)
             log.warning("%s %s", _broken_down(ending, settings), f"It continues ({attempt + 1} of {settings.restarts})."
                         if attempt < settings.restarts else "")  # fmt: skip
         raise EnvironmentFailure(
@@ -137,7 +137,7 @@ def _broken_down(ending: Ending, settings: Settings) -> str:
     return f"Snakemake was killed (signal {-ending.code}), perhaps for memory. Its jobs go on, and what they finish is kept."
 
 
-def _conclude(ending: Ending, story: Story, paths: Paths, snakemake: str, settings: Settings) -> None:
+def _conclude(ending: Ending, story: Story) -> None:
     """Says how it ended; returns where all went well."""
     if ending.interrupted:
         queue.cancel(queue.jobs_of([story.run] if story.run else []) or [])
