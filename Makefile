@@ -1,4 +1,4 @@
-# make install | demo | test | test-faults | lint | check-lock | benchmark | lock | clean. Each target does all the set-up it needs,
+# make install | demo | test | test-faults | test-ways | lint | check-lock | benchmark | lock | clean. Each target does all the set-up it needs,
 # in .venv, and only once; the benchmark's peers have .venv-benchmark.
 #
 #     make demo                     the tables of plan.json
@@ -12,7 +12,7 @@ VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: install demo test test-faults lint check-lock benchmark lock clean
+.PHONY: install demo test test-faults test-ways lint check-lock benchmark lock clean
 # A recipe that fails leaves no stamp.
 .DELETE_ON_ERROR:
 
@@ -65,6 +65,12 @@ test-faults: $(VENV)/installed-test
 	ANCHORED_REQUIRE=slurm_faults $(if $(filter reduced,$(FAULTS)),,ANCHORED_WRITE_FAULTS=1) \
 		$(BIN)/pytest -m slurm_faults tests/slurm/test_faults.py $(if $(filter reduced,$(FAULTS)),-k "$(reduced)")
 
+# The miniature study by every way of running, and the table of docs/reliability.md that compares them; minutes.
+test-ways: $(VENV)/installed-test
+	.ci/install-slurm --accounting
+	.ci/install-containers
+	ANCHORED_REQUIRE=slurm,containers ANCHORED_WRITE_WAYS=1 $(BIN)/pytest tests/test_ways.py -k one_machine
+
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check
 	$(BIN)/mypy
@@ -86,6 +92,7 @@ benchmark: $(VENV)-benchmark/installed
 	$(VENV)-benchmark/bin/python benchmarks/decode.py
 	$(VENV)-benchmark/bin/python benchmarks/codecs.py
 	$(VENV)-benchmark/bin/python benchmarks/scale.py $(or $(QUICK),--write)
+	$(VENV)-benchmark/bin/python benchmarks/slurm_overhead.py $(if $(QUICK),,--write)
 
 # One pip command here too: the lock pins torch, and the peers ask for no other build.
 $(VENV)-benchmark/installed: requirements.lock benchmarks/requirements.txt pyproject.toml

@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "tests" / folder) for folder in ("slurm", "workflow")]
 
 from checkout import Checkout, check_out  # noqa: E402
-from cluster import Cluster, Hardware  # noqa: E402
+from cluster import Cluster, Hardware, missing_programs  # noqa: E402
 
 PAGE = ROOT / "docs" / "cluster.md"
 BLOCK = re.compile(r"(<!-- overhead -->\n)(.*?)(<!-- end -->)", re.DOTALL)
@@ -45,6 +45,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--write", action="store_true", help="Replace the table in docs/cluster.md.")
     options = parser.parse_args()
+    if missing := missing_programs(accounting=True):
+        print(f"left out: this machine has no {', '.join(missing)}")
+        return
     os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "POLARS_MAX_THREADS"), "1")
     with tempfile.TemporaryDirectory() as folder:
         cluster = Cluster(Path(folder, "c"), Hardware(nodes=1, cpus=1, memory=64_000, gpus=1), accounting=True)
@@ -89,8 +92,8 @@ def measured(way: str, cluster: Cluster, checkout: Checkout) -> str:
     around = sum(int(seconds) for _, seconds in taken) / CELLS - work
     # Of SLURM's steps; the line of the job itself would count them again.
     around_cpu = sum(_seconds(text) for number, text in used if "." in number) / CELLS - work_cpu
-    length = f"{10 * around_cpu:.0f} to {10 * around:.0f} s"
-    return f"| {way} | {len(taken)} | {work:.1f} | {around:.1f} | {around_cpu:.1f} | {length} |\n"
+    lengths = " to ".join(dict.fromkeys(f"{10 * seconds:.0f}" for seconds in (around_cpu, around)))
+    return f"| {way} | {len(taken)} | {work:.1f} | {around:.1f} | {around_cpu:.1f} | {lengths} s |\n"
 
 
 def _accounted(cluster: Cluster, *options: str) -> list[list[str]]:

@@ -13,7 +13,7 @@ from anchored.paths import Paths
 from scaling.planning import touch_sources
 from scaling.process import REPOSITORY, snakemake, use
 from scaling.slurm import Cluster, finished
-from scaling.study import plan_of
+from scaling.study import STEP, plan_of
 
 # In place of the command: sleeps, writes empty outputs, and says when it began and ended.
 _STAND_IN = """#!/bin/bash
@@ -25,42 +25,41 @@ echo "$began $EPOCHREALTIME" > "{times}/$2"
 """
 
 
-def execute(folder: Path, cluster: Cluster, cells: int, *, arrays: bool, seconds: float) -> dict[str, Any]:
-    """Runs a study of so many cells through Snakemake and SLURM; the means of what a job waits for."""
-    before = set(finished(cluster))
-    plan = plan_of(cells)
+def execute(folder: Path, cluster: Cluster, jobs: int, *, seconds: float) -> dict[str, Any]:
+    """Runs the first `jobs` fine-tuning jobs of a study through Snakemake and SLURM; the means of what a job waits for.
+
+    A submission each, as profiles/slurm does it: docs/cluster.md says why no arrays.
+    """
+    plan = plan_of(-(-jobs // STEP) * STEP)
+    names = [*plan["baseline"], *plan["anchored"]][:jobs]
     write_json(folder / "plan.json", plan)
+    paths = Paths(Path())
     touch_sources(plan, Paths(folder))
     times = folder / "times"
     times.mkdir()
     python = _environment(folder / "python", _STAND_IN.format(seconds=seconds, times=times))
-    mode = ("--slurm-array-jobs", "finetune_baseline,finetune_anchored") if arrays else ()
     command = snakemake(
         "--snakefile", REPOSITORY / "Snakefile", "--config", f"plan={folder / 'plan.json'}", "--workflow-profile", "none",
-        "--executor", "slurm", "--jobs", str(cells), "--scheduler", "greedy", "--slurm-status-command", "squeue",
+        "--executor", "slurm", "--jobs", str(jobs), "--scheduler", "greedy", "--slurm-status-command", "squeue",
         "--slurm-init-seconds-before-status-checks", "5", "--default-resources", "mem_mb=1000", "runtime=10",
-        "slurm_partition='cpu'", "--quiet", "all", *mode, "--", "runs",
+        "slurm_partition='cpu'", "--quiet", "all", "--", *(paths.run(name) / "record.json" for name in names),
     )  # fmt: skip
-    inherited = {key: cluster.environment[key] for key in ("SLURM_CONF",)}
     path = os.pathsep.join([str(cluster.folder / "bin"), str(python.parent), cluster.environment["PATH"]])
     began = time.time()
-    used = use([python, *command[1:]], folder, inherited | {"PATH": path})
+    used = use([python, *command[1:]], folder, {"SLURM_CONF": cluster.environment["SLURM_CONF"], "PATH": path})
     ended = time.time()
-    jobs = [times_ for key, times_ in finished(cluster).items() if key not in before]
+    done = list(finished(cluster).values())
     steps = [tuple(map(float, file.read_text().split())) for file in times.iterdir()]
-    mean = {name: statistics.fmean(job[name] for job in jobs) for name in ("submit", "start", "end")}
+    mean = {name: statistics.fmean(job[name] for job in done) for name in ("start", "end")}
     step = {name: statistics.fmean(each[place] for each in steps) for place, name in enumerate(("begin", "end"))}
     return {
-        "jobs": len(jobs),
-        "arrays": arrays,
+        "jobs": len(done),
         "sleep": seconds,
         "wall": ended - began,
-        "submitted_after": min(job["submit"] for job in jobs) - began,
-        "last_submitted_after": max(job["submit"] for job in jobs) - began,
-        "queued": mean["start"] - mean["submit"],
+        "last_submitted_after": max(job["submit"] for job in done) - began,
         "before_step": step["begin"] - mean["start"],
         "after_step": mean["end"] - step["end"],
-        "noticed_after": ended - max(job["end"] for job in jobs),
+        "noticed_after": ended - max(job["end"] for job in done),
         "snakemake_cpu": used.cpu,
     }
 

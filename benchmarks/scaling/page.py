@@ -76,11 +76,11 @@ def _flood(rows: list[dict[str, Any]]) -> str:
 
 
 def _engine(rows: list[dict[str, Any]]) -> str:
-    head = ("jobs", "submitted", "all in the queue after, s", "Snakemake before the step, s a job", "after it, s a job",
-            "end noticed after, s", "submitting Snakemake, CPU s")  # fmt: skip
+    head = ("jobs", "all in the queue after, s", "Snakemake before the step, s a job", "after it, s a job", "end noticed after, s",
+            "submitting Snakemake, CPU s")  # fmt: skip
     lines = [
-        (str(row["jobs"]), "as arrays" if row["arrays"] else "one by one", f"{row['last_submitted_after']:.0f}",
-         f"{row['before_step']:.1f}", f"{row['after_step']:.1f}", f"{row['noticed_after']:.0f}", f"{row['snakemake_cpu']:.1f}")
+        (str(row["jobs"]), f"{row['last_submitted_after']:.0f}", f"{row['before_step']:.1f}", f"{row['after_step']:.1f}",
+         f"{row['noticed_after']:.0f}", f"{row['snakemake_cpu']:.1f}")
         for row in rows
     ]  # fmt: skip
     return _table(head, lines)

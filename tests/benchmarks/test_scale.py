@@ -19,12 +19,11 @@ BENCHMARK = REPOSITORY / "benchmarks" / "scale.py"
 PAGE, RESULT = REPOSITORY / "docs" / "scale.md", REPOSITORY / "benchmarks" / "scale.json"
 
 
-
 def run(*parts: str) -> str:
     """What the benchmark prints."""
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY / "src")}
     done = subprocess.run(
-        [sys.executable, BENCHMARK, "--quick", "--parts", *parts], capture_output=True, text=True, env=environment, timeout=1800
+        [sys.executable, BENCHMARK, "--quick", "--parts", *parts], capture_output=True, text=True, env=environment, timeout=600
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout
@@ -55,7 +54,7 @@ def test_the_simulated_cluster_runs_every_job():
     assert (jobs, gpus) == ("66", "16")
     assert float(ratio) >= 0.9
     assert int(measured) >= 18
-    assert [row[:2] for row in rows(printed, "engine")] == [["50", "as arrays"]]
+    assert [row[0] for row in rows(printed, "engine")] == ["4"]
 
 
 def test_the_page_shows_what_was_measured():
