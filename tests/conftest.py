@@ -19,6 +19,8 @@ from anchored.paths import Paths
 from anchored.plan.expand import expand
 from anchored.plan.read import read_config
 
+pytest_plugins = ["ways"]
+
 TESTS = Path(__file__).parent
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "POLARS_MAX_THREADS")
 

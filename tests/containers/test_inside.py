@@ -1,22 +1,18 @@
-"""The miniature study in the image, under Snakemake, on this machine and on a cluster: the bytes of a run outside."""
+"""The miniature study in the image, under Snakemake, on this machine and on a cluster. Its bytes: tests/test_ways.py."""
 
 import json
 import os
 import re
 import subprocess
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from built_image import Image
-from checkout import HERE, Checkout, check_out
-from cluster import Cluster, Hardware, missing_programs
+from checkout import Checkout
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 from license_expression import get_spdx_licensing
-from requirement import unavailable
 
 from anchored.files import file_digest
 
@@ -28,72 +24,43 @@ def records(checkout: Checkout) -> dict[str, dict[str, Any]]:
     return {str(path.relative_to(checkout.path)): json.loads(path.read_text()) for path in checkout.path.rglob("*record.json")}
 
 
-def differing(checkout: Checkout, other: Checkout) -> list[str]:
-    ours, theirs = checkout.results(), other.results()
-    return sorted(path for path in ours.keys() | theirs.keys() if ours.get(path) != theirs.get(path))
-
-
-@pytest.fixture(scope="session")
-def inside(image: Image, tmp_path_factory: pytest.TempPathFactory) -> Checkout:
-    """The miniature study, computed in the SIF; tests must not change it."""
-    checkout = check_out(tmp_path_factory.mktemp("inside") / "mini", (HERE / "mini.yaml").read_text())
-    checkout.run("snakemake", "--cores", "2", "--sdm", "apptainer", "--config", f"container={image.sif}", timeout=1800)
-    return checkout
-
-
-@pytest.fixture
-def cluster() -> Iterator[Cluster]:
-    if lacking := missing_programs():
-        unavailable("containers", f"this machine lacks SLURM's {', '.join(lacking)}.")
-    started = Cluster(Path(tempfile.mkdtemp(prefix="slurm-")), Hardware(nodes=2, cpus=2, memory=8192, gpus=0))
-    try:
-        yield started.start()
-    finally:
-        started.stop(purge=True)
-
-
-def test_the_study_in_the_sif_has_the_bytes_of_the_one_outside(inside: Checkout, outside: Checkout):
-    assert "results/tables/README.md" in outside.results()
-    assert differing(inside, outside) == []
-
-
-def test_every_record_tells_its_image(inside: Checkout, outside: Checkout, image: Image):
+def test_every_record_tells_its_image(in_image: Checkout, by_snakemake: Checkout, image: Image):
     expected = {key: image.told[key] for key in ("digest", "sbom", "variant", "base", "revision", "modified")}
-    found = records(inside)
+    found = records(in_image)
     assert len(found) == STEPS
     assert {path: record["image"] for path, record in found.items()} == dict.fromkeys(found, expected)
     assert {record["code"]["commit"] for record in found.values()} == {image.told["revision"]}
-    assert {record["image"] for record in records(outside).values()} == {None}
+    assert {record["image"] for record in records(by_snakemake).values()} == {None}
 
 
-def test_the_key_of_a_result_does_not_depend_on_where_it_was_computed(inside: Checkout, outside: Checkout):
-    assert {path: record["key"] for path, record in records(inside).items()} == {
-        path: record["key"] for path, record in records(outside).items()
+def test_the_key_of_a_result_does_not_depend_on_where_it_was_computed(in_image: Checkout, by_snakemake: Checkout):
+    assert {path: record["key"] for path, record in records(in_image).items()} == {
+        path: record["key"] for path, record in records(by_snakemake).items()
     }
 
 
 @pytest.mark.parametrize(
     ("options", "jobs"), [(("--sdm", "apptainer"), 0), (("--rerun-triggers", "code", "input", "mtime", "params"), 0), ((), STEPS)]
 )
-def test_going_on_outside_of_the_image_takes_an_option(inside: Checkout, image: Image, options: tuple[str, ...], jobs: int):
+def test_going_on_outside_of_the_image_takes_an_option(in_image: Checkout, image: Image, options: tuple[str, ...], jobs: int):
     """Snakemake takes a step with another image, or with none, for another step."""
-    done = inside.run("snakemake", "--dry-run", "--config", f"container={image.sif}", *options)
+    done = in_image.run("snakemake", "--dry-run", "--config", f"container={image.sif}", *options)
     assert len(re.findall(r"^(?:Shell command: )anchored .*$", done.stdout + done.stderr, flags=re.MULTILINE)) == jobs
 
 
-def test_the_page_of_the_report_names_the_image(inside: Checkout, image: Image):
-    page = (inside.path / "results" / "report.html").read_text()
+def test_the_page_of_the_report_names_the_image(in_image: Checkout, image: Image):
+    page = (in_image.path / "results" / "report.html").read_text()
     assert image.told["digest"].removeprefix("sha256:")[:10] in page
 
 
-def test_a_run_in_the_image_leaves_nothing_else_in_the_checkout(inside: Checkout, outside: Checkout):
+def test_a_run_in_the_image_leaves_nothing_else_in_the_checkout(in_image: Checkout, by_snakemake: Checkout):
     """The working folder is the home of a program in the image: caches would land there."""
-    assert {path.name for path in inside.path.iterdir()} == {path.name for path in outside.path.iterdir()}
+    assert {path.name for path in in_image.path.iterdir()} == {path.name for path in by_snakemake.path.iterdir()}
 
 
-def test_edited_code_is_refused_by_an_image_that_lacks_the_edit(inside: Checkout, image: Image, tmp_path: Path):
+def test_edited_code_is_refused_by_an_image_that_lacks_the_edit(in_image: Checkout, image: Image, tmp_path: Path):
     """Snakemake sees the edit and runs the step again; the image would compute the old numbers once more."""
-    checkout = inside.copy(tmp_path / "edited")
+    checkout = in_image.copy(tmp_path / "edited")
     module = checkout.path / "src" / "anchored" / "report" / "text.py"
     module.write_text(module.read_text() + "\n# edited\n")
     done = checkout.run("snakemake", "--cores", "1", "--sdm", "apptainer", "--config", f"container={image.sif}", check=False)
@@ -107,22 +74,13 @@ def test_edited_code_is_refused_by_an_image_that_lacks_the_edit(inside: Checkout
     assert "nothing to do" in evaluated.stderr + evaluated.stdout
 
 
-def test_the_study_through_slurm_in_the_sif_has_the_same_bytes(
-    image: Image, outside: Checkout, cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    checkout = check_out(tmp_path / "mini", (HERE / "mini.yaml").read_text())
-    for name in ("PATH", "SLURM_CONF"):
-        monkeypatch.setenv(name, cluster.environment[name])
-    checkout.run(
-        "snakemake", "--executor", "slurm", "--jobs", "4", "--sdm", "apptainer", "--config", f"container={image.sif}",
-        "--slurm-status-command", "squeue", "--slurm-init-seconds-before-status-checks", "1",
-        "--seconds-between-status-checks", "1", "--latency-wait", "30",
-        "--default-resources", "mem_mb=2500", "runtime=30", "slurm_partition=cpu",
-        timeout=1800,
-    )  # fmt: skip
-    assert len({job["id"] for job in cluster.jobs()}) >= STEPS
-    assert differing(checkout, outside) == []
-    assert {record["image"]["digest"] for record in records(checkout).values()} == {image.told["digest"]}
+def test_jobs_of_a_cluster_run_in_the_image(in_image_by_slurm: Checkout, image: Image):
+    found = records(in_image_by_slurm)
+    assert len(found) == STEPS
+    assert {record["image"]["digest"] for record in found.values()} == {image.told["digest"]}
+    (log,) = (in_image_by_slurm.path / ".snakemake" / "log").glob("*.log")
+    # Each step, and the rule that asks for all of them.
+    assert log.read_text().count("has been submitted with SLURM jobid") in (STEPS, STEPS + 1)
 
 
 def test_the_sif_is_what_was_described(image: Image, tmp_path: Path):

@@ -51,13 +51,6 @@ def test_jobs_at_the_same_time_have_gpus_of_their_own(followed: Followed):
     assert most >= 2
 
 
-def test_results_are_those_of_one_machine(followed: Followed, by_hand: Checkout):
-    ours, theirs = followed.checkout.results(), by_hand.results()
-    assert {"results/tables/README.md", "results/metrics.csv", "results/fim/fim/fim.safetensors"} <= ours.keys()
-    assert ours.keys() == theirs.keys()
-    assert [path for path in ours if ours[path] != theirs[path]] == []
-
-
 def test_a_look_lists_the_steps_and_submits_nothing(followed: Followed):
     printed = followed.printed("profiles/slurm --dry-run\n")
     assert re.search(r"^total +12$", printed, re.MULTILINE)
@@ -103,8 +96,8 @@ def test_a_job_that_ran_out_of_memory_gets_more(cluster: Cluster, bundled: Follo
     assert second["State"] == "COMPLETED"
 
 
-def test_results_do_not_depend_on_bundles_and_attempts(bundled: Followed, by_hand: Checkout):
-    assert bundled.checkout.results() == by_hand.results()
+def test_results_do_not_depend_on_bundles_and_attempts(bundled: Followed, by_snakemake: Checkout):
+    assert bundled.checkout.results() == by_snakemake.results()
 
 
 def test_the_report_shows_every_job_of_its_run(bundled: Followed):

@@ -1,26 +1,10 @@
-"""One real miniature run of each engine for all tests of this folder."""
+"""Copies of the miniature runs of both engines."""
 
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from checkout import HERE, REPOSITORY, Checkout, check_out
-
-
-@pytest.fixture(scope="session")
-def by_snakemake(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
-    """A checkout after `snakemake`; tests must not change it."""
-    made = check_out(tmp_path_factory.mktemp("engine") / "snakemake", (HERE / "mini.yaml").read_text())
-    made.run("snakemake", "--cores", "2")
-    return made
-
-
-@pytest.fixture(scope="session")
-def by_dvc(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
-    """A checkout after `dvc repro`; tests must not change it."""
-    made = check_out(tmp_path_factory.mktemp("engine") / "dvc", (HERE / "mini.yaml").read_text())
-    made.run("dvc", "repro")
-    return made
+from checkout import REPOSITORY, Checkout, check_out
 
 
 @pytest.fixture
