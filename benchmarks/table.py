@@ -54,9 +54,9 @@ entropy with random labels, random images and weights, one CPU thread unless a d
 - a method that fails has its own words
 
 `python benchmarks/anchor_cost.py` measures the penalty, `python benchmarks/kernel.py` the fused kernel on a GPU.
-From image files to batches: [decoding.md](decoding.md). `python benchmarks/scale.py --write` measures planning, tables and a simulated
-cluster ([docs/scale.md](../docs/scale.md)), `python benchmarks/slurm_overhead.py --write` what SLURM takes for a job
-([docs/cluster.md](../docs/cluster.md#many-short-jobs)).
+From image files to batches: [decoding.md](decoding.md).
+`python benchmarks/scale.py --write` measures planning, tables and a simulated cluster ([docs/scale.md](../docs/scale.md)),
+`python benchmarks/slurm_overhead.py --write` what SLURM takes for a job ([docs/cluster.md](../docs/cluster.md#many-short-jobs)).
 
 """
 
