@@ -31,10 +31,10 @@ from skimage import data
 from anchored.backbones.features import to_input
 from anchored.compat import prepare_torchvision
 from anchored.data.frames import VERSION
-from anchored.data.parallel import cpus
 from anchored.data.store import Store, open_store
 from anchored.plan.preprocessing import transform, words
 from anchored.preparation.writing import write_store
+from anchored.processes import cpus
 from anchored.readers.decode import Decoded
 from anchored.readers.encoded import FolderImages
 

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anchored.data.parallel import cpus, in_order
+from anchored.data.parallel import in_order
+from anchored.processes import cpus
 
 
 @settings(max_examples=60, deadline=None)

@@ -9,7 +9,8 @@ from found import only
 
 from anchored import graph
 from anchored.doctor.finding import OK, WARNING, Patient
-from anchored.doctor.machine import check, cores
+from anchored.doctor.machine import check
+from anchored.processes import cpus
 
 NO_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="torch can use a GPU here")
 
@@ -41,7 +42,7 @@ def test_a_gpu_is_named(patient: Patient):
 
 
 def test_threads_are_compared_with_the_cores_of_the_process(patient: Patient):
-    assert only(check(patient), "threads").message.startswith(f"1 a process by the plan, {cores()} cores here")
+    assert only(check(patient), "threads").message.startswith(f"1 a process by the plan, {cpus()} cores here")
     assert patient.plan is not None
-    greedy = replace(patient, plan=patient.plan | {"threads": cores() + 1})
+    greedy = replace(patient, plan=patient.plan | {"threads": cpus() + 1})
     assert only(check(greedy), "threads").status == WARNING

@@ -11,8 +11,9 @@ import pytest
 
 from anchored.errors import EnvironmentFailure
 from anchored.launcher import owner
-from anchored.launcher.owner import Owner, children, owned, snakemakes
+from anchored.launcher.owner import Owner, owned
 from anchored.paths import Paths
+from anchored.processes import running
 
 SLEEP = "import time; time.sleep(60)"
 
@@ -48,7 +49,7 @@ def start(tmp_path: Path) -> Iterator:
 
 def test_a_living_snakemake_is_found_and_named(start, tmp_path: Path):
     process = start("--cores", "2")
-    assert snakemakes(tmp_path) == [process]
+    assert running("snakemake", tmp_path) == [process]
     with pytest.raises(EnvironmentFailure, match=f"Snakemake is running in .*: process {process} on {socket.gethostname()}"):
         locked(tmp_path).require_stale()
 
@@ -56,12 +57,12 @@ def test_a_living_snakemake_is_found_and_named(start, tmp_path: Path):
 @pytest.mark.parametrize("words", [("--mode", "remote"), ("--dry-run",)])
 def test_a_snakemake_inside_of_a_job_or_a_dry_run_holds_no_lock(start, tmp_path: Path, words: tuple[str, ...]):
     start(*words)
-    assert snakemakes(tmp_path) == []
+    assert running("snakemake", tmp_path) == []
 
 
 def test_a_snakemake_in_another_folder_is_none_of_our_business(start, tmp_path: Path):
     start("--cores", "2")
-    assert snakemakes(tmp_path / "bin") == []
+    assert running("snakemake", tmp_path / "bin") == []
 
 
 def test_a_lock_on_a_disk_of_this_machine_is_stale_where_nobody_runs(tmp_path: Path):
@@ -113,18 +114,3 @@ def test_one_anchored_run_a_folder(tmp_path: Path):
     refused = pytest.raises(EnvironmentFailure, match="another process is running anchored run")
     with owned(Paths(tmp_path)), refused, owned(Paths(tmp_path)):
         pass
-
-
-def test_children_that_ended_do_not_count():
-    code = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', '{SLEEP}']).wait()"
-    parent = subprocess.Popen([sys.executable, "-c", code])
-    try:
-        end = time.monotonic() + 30
-        while children(parent.pid) != 1 and time.monotonic() < end:
-            time.sleep(0.05)
-        assert children(parent.pid) == 1
-        subprocess.run(["pkill", "-P", str(parent.pid)], check=True)
-        assert parent.wait(30) is not None
-        assert children(parent.pid) == 0
-    finally:
-        parent.kill()

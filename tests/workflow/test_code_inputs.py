@@ -8,8 +8,8 @@ import pytest
 from anchored.steps import MODULES, PACKAGE, code_files
 
 # The frame around every step: it locks, writes files and records, and computes no number of a result.
-FRAME = {"cli", "compat", "device", "errors", "file_digests", "files", "image", "locks", "paths", "plan", "progress", "provenance",
-         "record", "steps"}  # fmt: skip
+FRAME = {"cli", "compat", "device", "errors", "file_digests", "files", "image", "locks", "paths", "plan", "processes", "progress",
+         "provenance", "record", "steps"}  # fmt: skip
 
 ENTRY = {
     "prepare": "preparation/step.py",

@@ -14,8 +14,9 @@ import numpy as np
 import zstandard
 from numpy.typing import NDArray
 
-from anchored.data.parallel import cpus, in_order
+from anchored.data.parallel import in_order
 from anchored.errors import InputError
+from anchored.processes import cpus
 
 # Higher levels take longer and gain nothing on differences, in which no string repeats.
 _LEVEL = 1

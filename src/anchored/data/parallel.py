@@ -4,22 +4,18 @@ Threads, since Pillow, hashlib and zstandard release the interpreter's lock whil
 The number of threads follows the machine and is no part of a plan, because no byte depends on it.
 """
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
+
+from anchored.processes import cpus
 
 Thing = TypeVar("Thing")
 Result = TypeVar("Result")
 
 # Things in the making for each thread: enough to bridge one that takes long, few enough to fit into memory.
 _AHEAD = 4
-
-
-def cpus() -> int:
-    """CPUs that this process may use: a scheduler gives a job some of the machine's."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def in_order(work: Callable[[Thing], Result], things: Iterable[Thing], *, workers: int | None = None) -> Iterator[Result]:

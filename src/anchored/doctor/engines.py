@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from anchored.doctor.finding import Finding, Patient, error, ok, warning
+from anchored.processes import running
 
 SNAKEMAKE, DVC = "Snakemake", "DVC"
 
@@ -31,11 +32,11 @@ def holds(root: Path) -> list[Hold]:
     found = []
     locks = root / ".snakemake" / "locks"
     if locks.is_dir() and any(locks.iterdir()):
-        found.append(Hold(SNAKEMAKE, tuple(_running("snakemake", root)), locks))
+        found.append(Hold(SNAKEMAKE, tuple(running("snakemake", root)), locks))
     jobs = _dvc_jobs(root / ".dvc" / "tmp" / "rwlock")
     lock = root / ".dvc" / "tmp" / "lock"
     if jobs or _is_locked(lock):
-        found.append(Hold(DVC, tuple(jobs or _running("dvc", root)), lock))
+        found.append(Hold(DVC, tuple(jobs or running("dvc", root)), lock))
     return found
 
 
@@ -86,18 +87,6 @@ def _books(patient: Patient) -> Iterator[Finding]:
                 "no engine knows the results: commands made them, or they were copied here.",
                 "`snakemake --touch --forceall` makes Snakemake take them as they are, where the check `results` is ok.",
             )
-
-
-def _running(program: str, root: Path) -> Iterator[int]:
-    """Processes of this machine that run `program` in the folder."""
-    import psutil
-
-    here = str(root.resolve())
-    for process in psutil.process_iter(["cmdline", "cwd"]):
-        command = process.info["cmdline"] or []
-        names = {Path(word).name for word in command[:2]}
-        if process.info["cwd"] == here and program in names and process.pid != os.getpid():
-            yield process.pid
 
 
 def _dvc_jobs(file: Path) -> list[int]:

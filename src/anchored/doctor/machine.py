@@ -1,10 +1,10 @@
 """What computes: torch, GPUs, threads."""
 
-import os
 from collections.abc import Iterator
 
 from anchored.doctor.finding import Finding, Patient, error, ok, warning
 from anchored.graph import visible_gpus
+from anchored.processes import cpus
 
 
 def check(patient: Patient) -> Iterator[Finding]:
@@ -31,15 +31,10 @@ def check(patient: Patient) -> Iterator[Finding]:
     yield from _threads(patient)
 
 
-def cores() -> int:
-    """CPUs that this process may use: fewer than the machine has, in a job."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _threads(patient: Patient) -> Iterator[Finding]:
     if patient.plan is None:
         return
-    threads, usable = patient.plan["threads"], cores()
+    threads, usable = patient.plan["threads"], cpus()
     text = f"{threads} a process by the plan, {usable} cores here"
     if threads > usable:
         yield warning("threads", f"{text}: every step waits for itself.", "set `threads` in the configuration, or use more cores.")

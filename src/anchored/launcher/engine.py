@@ -11,9 +11,9 @@ from pathlib import Path
 from types import FrameType
 
 from anchored.launcher import queue
-from anchored.launcher.owner import children
 from anchored.launcher.story import Story
 from anchored.launcher.watchdog import Sight, Watchdog
+from anchored.processes import children
 
 _LOOK_EVERY = 5.0
 # What Snakemake gets to end by itself; its plugin may sleep for three minutes before it notices.

@@ -1,7 +1,6 @@
 """The order of things in `anchored run`: clear the ground, run Snakemake, continue after a breakdown, say what failed."""
 
 import logging
-import os
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from anchored.launcher.owner import Owner, owned
 from anchored.launcher.story import Failure, Story, runs_of
 from anchored.paths import Paths
 from anchored.plan.load import load_plan
+from anchored.processes import cpus
 from anchored.programs import find_engine
 
 log = logging.getLogger("anchored")
@@ -91,16 +91,12 @@ def _options(settings: Settings, root: Path) -> list[str]:
             raise ConfigError(f"there is no profile {folder} in {root.resolve()}.", f"profiles here: {known}.")
         options += ["--workflow-profile", str(folder)]
     if settings.cores or not settings.profile:
-        options += ["--cores", str(settings.cores or _cores())]
+        options += ["--cores", str(settings.cores or cpus())]
     return [*options, "--rerun-incomplete"]
 
 
 def _plan_options(settings: Settings) -> list[str]:
     return ["--config", f"plan={settings.plan}"] if settings.plan else []
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _clear(snakemake: str, settings: Settings, paths: Paths, owner: Owner) -> None:

@@ -5,7 +5,6 @@ Snakemake's lock is a file that names nobody, and stays when its owner is killed
 """
 
 import json
-import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,8 +15,8 @@ from anchored.errors import EnvironmentFailure
 from anchored.files import write_json
 from anchored.locks import exclusive
 from anchored.paths import Paths
+from anchored.processes import running
 
-PROCESSES = Path("/proc")
 MOUNTS = Path("/proc/self/mounts")
 _SHARED = ("nfs", "lustre", "gpfs", "beegfs", "ceph", "cifs", "smb", "9p", "fuse", "afs", "panfs", "wekafs", "gluster", "orangefs")
 
@@ -62,7 +61,7 @@ class Owner:
         Raises:
             EnvironmentFailure: a Snakemake runs here; says which process.
         """
-        if found := snakemakes(self._root):
+        if found := running("snakemake", self._root):
             raise EnvironmentFailure(
                 f"Snakemake is running in {self._root.resolve()}: process {found[0]} on {socket.gethostname()}.",
                 "wait for it, or stop it with Ctrl-C where it runs; nothing was changed.",
@@ -82,7 +81,7 @@ class Owner:
         self.require_alone()
         note, shared = self.note, _on_shared_disk(self._root)
         noted_here = note is not None and not note.ended and note.host == socket.gethostname()
-        if PROCESSES.is_dir() and (noted_here or not shared):
+        if noted_here or not shared:
             return
         where = f"process {note.process} on {note.host}" if note and not note.ended else "on another machine"
         raise EnvironmentFailure(
@@ -100,33 +99,6 @@ def owned(paths: Paths) -> Iterator[Owner]:
     """
     with exclusive("anchored run", paths):
         yield Owner(paths)
-
-
-def snakemakes(folder: Path) -> list[int]:
-    """Processes of Snakemake that drive a workflow in `folder`; those inside of its jobs do not count."""
-    here, found = folder.resolve(), []
-    for entry in PROCESSES.glob("[0-9]*"):
-        with suppress(OSError):  # it ended, or belongs to somebody else
-            if Path(os.readlink(entry / "cwd")) == here and _drives((entry / "cmdline").read_bytes().decode(errors="replace")):
-                found.append(int(entry.name))
-    return sorted(found)
-
-
-def children(process: int) -> int:
-    """How many processes a process started that have not ended."""
-    count = 0
-    for entry in PROCESSES.glob("[0-9]*/stat"):
-        with suppress(OSError, IndexError, ValueError):
-            state, parent = entry.read_text().rsplit(")", 1)[1].split()[:2]
-            count += int(parent) == process and state not in ("Z", "X")
-    return count
-
-
-def _drives(command: str) -> bool:
-    words = command.rstrip("\0").split("\0")
-    program = [Path(word).name for word in words[:2]]
-    named = "snakemake" in program or (program[0].startswith("python") and words[1:3] == ["-m", "snakemake"])
-    return named and not {"--mode", "--dry-run", "-n"} & set(words)
 
 
 def _on_shared_disk(folder: Path) -> bool:
