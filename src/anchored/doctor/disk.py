@@ -5,13 +5,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from anchored.amounts import amount
 from anchored.doctor.finding import Finding, Patient, error, ok, warning
 from anchored.steps import outputs
 
 if TYPE_CHECKING:  # sizes of networks need torch, which takes seconds to import
     from anchored.cost.work import Job, Work
-
-_UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
 def check(patient: Patient) -> Iterator[Finding]:
@@ -25,15 +24,15 @@ def check(patient: Patient) -> Iterator[Finding]:
     needed = missing_bytes(patient, plan_work(patient.plan, patient.paths))
     copies = (patient.root / ".dvc").is_dir()
     if needed == 0:
-        yield ok("disk", f"everything is written; {_size(free)} are free")
+        yield ok("disk", f"everything is written; {amount(free)} are free")
         return
-    text = f"the plan still writes about {_size(needed)}" + (", DVC's cache as much again" if copies else "")
+    text = f"the plan still writes about {amount(needed)}" + (", DVC's cache as much again" if copies else "")
     if needed > free:
-        yield error("disk", f"{text}; {_size(free)} are free in {place}.", "free space, or put the checkout on another disk.")
+        yield error("disk", f"{text}; {amount(free)} are free in {place}.", "free space, or put the checkout on another disk.")
     elif copies and 2 * needed > free:
-        yield warning("disk", f"{text}; {_size(free)} are free in {place}.", "`dvc cache dir FOLDER` puts the cache elsewhere.")
+        yield warning("disk", f"{text}; {amount(free)} are free in {place}.", "`dvc cache dir FOLDER` puts the cache elsewhere.")
     else:
-        yield ok("disk", f"{text}; {_size(free)} are free")
+        yield ok("disk", f"{text}; {amount(free)} are free")
 
 
 def missing_bytes(patient: Patient, work: "dict[Job, Work]") -> int:
@@ -44,11 +43,3 @@ def missing_bytes(patient: Patient, work: "dict[Job, Work]") -> int:
 
 def _existing(path: Path) -> Path:
     return path if path.exists() else _existing(path.absolute().parent)
-
-
-def _size(count: float) -> str:
-    for unit in _UNITS[:-1]:
-        if count < 1000:
-            return f"{count:.0f} {unit}"
-        count /= 1000
-    return f"{count:.1f} {_UNITS[-1]}"

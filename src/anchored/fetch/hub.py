@@ -10,10 +10,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from anchored.amounts import amount
 from anchored.errors import AnchoredError, EnvironmentFailure, InputError
 from anchored.fetch.bar import byte_bar
 from anchored.fetch.sources import Hub
-from anchored.fetch.text import amount
 from anchored.fetch.transfer import Unreachable
 from anchored.files import disk_failure
 

@@ -2,8 +2,8 @@
 
 from tabulate import tabulate
 
+from anchored.amounts import amount
 from anchored.fetch.sources import Source, load_sources
-from anchored.fetch.text import amount
 
 COLUMNS = ("source", "what", "download", "digest", "licence", "how", "last tried")
 

@@ -22,11 +22,11 @@ import requests
 import urllib3
 
 from anchored import __version__
+from anchored.amounts import amount
 from anchored.errors import AnchoredError, EnvironmentFailure, InputError
 from anchored.fetch.bar import byte_bar
 from anchored.fetch.page import PEEK, is_page, page_error
 from anchored.fetch.redact import redacted
-from anchored.fetch.text import amount
 from anchored.files import disk_failure, write_json
 
 _CHUNK = 256 << 10

@@ -16,9 +16,9 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, NamedTuple
 
+from anchored.amounts import amount
 from anchored.errors import InputError
 from anchored.fetch.sources import Unpack
-from anchored.fetch.text import amount
 from anchored.files import disk_failure
 from anchored.progress import progress
 

@@ -1,7 +1,7 @@
 """Numbers as users read them."""
 
 
-def amount(size: int) -> str:
+def amount(size: float) -> str:
     """Bytes in the unit in which they are a small number: 512 B, 85.3 MB."""
     value = float(size)
     for unit in ("B", "kB", "MB", "GB"):
