@@ -5,6 +5,8 @@ import os
 import re
 import resource
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -56,6 +58,11 @@ def test_version_of_the_command_is_installed(run_process, tmp_path):
     done = run_process("--help", cwd=tmp_path)
     assert (done.code, done.err) == (0, "")
     assert os.listdir(tmp_path) == []
+
+
+def test_the_package_is_a_program(tmp_path):
+    done = subprocess.run([sys.executable, "-m", "anchored", "--help"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert "fetch" in done.stdout
 
 
 @pytest.mark.parametrize("arguments", [["finetune"], ["no-such-command"], ["fim", "x", "--no-such-option"], ["prepare", "a", "b"]])

@@ -479,6 +479,9 @@ def test_list(fetch, tmp_path):
     assert done.code == 0
     assert "| waterbirds " in done.out
     assert "not tried" in done.out
+    one = fetch("--list", "waterbirds").out.splitlines()
+    assert (len(one), "| waterbirds " in one[2]) == (3, True)
+    assert fetch("--list", "waterbird").code == 2
     assert list(tmp_path.iterdir()) == []
 
 

@@ -67,7 +67,7 @@ def plan(
 @app.command()
 def fetch(
     source: Annotated[str | None, typer.Argument(metavar="SOURCE", help="A dataset or weights, by the name in --list.")] = None,
-    list_sources: Annotated[bool, typer.Option("--list", help="Show all sources: size, licence, and how each is had.")] = False,
+    list_sources: Annotated[bool, typer.Option("--list", help="Show all, or SOURCE: size, licence, how each is had.")] = False,
     to: Annotated[Path | None, typer.Option("--to", help="Folder of the result [default: data or weights, below --root].")] = None,
     archive: Annotated[bool, typer.Option("--archive", help="Ask the archive before the publisher.")] = False,
     root: Root = Path("."),
@@ -83,7 +83,7 @@ def fetch(
         if list_sources:
             from anchored.fetch.listing import list_sources as table
 
-            print(table())
+            print(table(source))
             return
         if source is None:
             raise ConfigError("fetch needs the name of a source.", "`anchored fetch --list` shows all of them.")

@@ -3,14 +3,18 @@
 from tabulate import tabulate
 
 from anchored.amounts import amount
-from anchored.fetch.sources import Source, load_sources
+from anchored.fetch.sources import Source, find_source, load_sources
 
 COLUMNS = ("source", "what", "download", "digest", "licence", "how", "last tried")
 
 
-def list_sources() -> str:
-    """All sources as a Markdown table."""
-    rows = [_row(source) for source in load_sources().values()]
+def list_sources(name: str | None = None) -> str:
+    """All sources, or the one of that name, as a Markdown table.
+
+    Raises:
+        ConfigError: there is no such source.
+    """
+    rows = [_row(source) for source in ([find_source(name)] if name else load_sources().values())]
     return tabulate(rows, headers=COLUMNS, tablefmt="github", disable_numparse=True)
 
 

@@ -1,0 +1,6 @@
+"""`python -m anchored` is `anchored`."""
+
+from anchored.cli import main
+
+if __name__ == "__main__":
+    main()
