@@ -96,6 +96,12 @@ def test_a_job_that_ran_out_of_memory_gets_more(cluster: Cluster, bundled: Follo
     assert second["State"] == "COMPLETED"
 
 
+def test_without_gpus_no_job_asks_for_one(cluster: Cluster, bundled: Followed):
+    (job,) = (job for job in accounted(cluster, bundled) if rule(job) == "finetune_anchored")
+    assert job["State"] == "COMPLETED"
+    assert "gpu" not in job["ReqTRES"]
+
+
 def test_results_do_not_depend_on_bundles_and_attempts(bundled: Followed, by_snakemake: Checkout):
     assert bundled.checkout.results() == by_snakemake.results()
 

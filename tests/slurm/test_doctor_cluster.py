@@ -1,5 +1,6 @@
 """What `anchored doctor` says of SLURM, on a real one."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,7 +45,11 @@ def test_a_cluster_without_accounts_needs_a_line_in_the_profile(slurm: Cluster, 
 
 
 def test_a_controller_that_does_not_answer_is_a_warning(slurm: Cluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    found = said(monkeypatch, tmp_path, slurm.environment | {"SLURM_CONF": str(tmp_path / "no.conf")})
+    settings = Path(slurm.environment["SLURM_CONF"])
+    # Beside the original: it names other files there. Nobody listens on the port of discarded bytes.
+    elsewhere = settings.with_name("elsewhere.conf")
+    elsewhere.write_text(re.sub(r"(?m)^(SlurmctldPort)=.*$", r"\1=9", settings.read_text()))
+    found = said(monkeypatch, tmp_path, slurm.environment | {"SLURM_CONF": str(elsewhere)})
     assert (found.status, "does not answer" in found.message) == (WARNING, True)
 
 
