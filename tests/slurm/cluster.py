@@ -134,11 +134,14 @@ class Cluster:
 
     def lose_node(self, node: str) -> None:
         """Kills the daemon of a node and everything that runs on it, as a power failure would."""
-        victims = [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if self._runs_on(pid, node)]
+        jobs = {pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if self._runs_on(pid, node)}
+        victims = jobs | {above for pid in jobs if _command(above := _parent(pid)).startswith(b"slurmstepd")}
         self.kill(f"slurmd.{node}", signal.SIGKILL)
-        for pid in victims:
-            if _alive(pid):
-                os.kill(pid, signal.SIGKILL)
+        # All are halted before the first one ends: what outlived another could tell the controller of its end.
+        for number in (signal.SIGSTOP, signal.SIGKILL):
+            for pid in victims:
+                if _alive(pid):
+                    os.kill(pid, number)
 
     def stop(self, *, purge: bool = False) -> None:
         """Ends all jobs and daemons; with `purge` also removes the folder."""
@@ -283,13 +286,23 @@ class Cluster:
     def _runs_on(self, pid: int, node: str) -> bool:
         try:
             variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-            command = Path(f"/proc/{pid}/cmdline").read_bytes()
         except OSError:
             return False
-        configuration, name = f"SLURM_CONF={self._configuration}".encode(), f"SLURMD_NODENAME={node}".encode()
-        return (name in variables and configuration in variables) or (
-            command.startswith(b"slurmstepd") and configuration in variables and f"-N{node}".encode() in command
-        )
+        return {f"SLURM_CONF={self._configuration}".encode(), f"SLURMD_NODENAME={node}".encode()} <= set(variables)
+
+
+def _command(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def _parent(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
+    except OSError:
+        return 0
 
 
 def _search_path() -> str:

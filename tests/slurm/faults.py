@@ -173,13 +173,13 @@ class Study:
         lines = file.read_text().splitlines() if file.exists() else []
         return [line for line in lines if line.startswith(f"{what} {name}")]
 
-    def until(self, what: str, reached: Callable[[], object], seconds: float = LONG) -> None:
-        """Waits for something; a run that ends before it is a failure of the test."""
+    def until(self, what: str, reached: Callable[[], object], seconds: float = LONG, *, running: bool = True) -> None:
+        """Waits for something; a run that ends before it is a failure of the test, but where none is `running`."""
         end = time.monotonic() + seconds
         while not reached():
             if time.monotonic() > end:
                 pytest.fail(f"{what} did not come within {seconds} s:\n{self.terminal[-5000:]}")
-            if self.started and all(process.poll() is not None for process in self.started):
+            if running and self.started and all(process.poll() is not None for process in self.started):
                 pytest.fail(f"the run ended before {what}:\n{self.terminal[-5000:]}")
             time.sleep(0.3)
 

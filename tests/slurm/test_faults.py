@@ -252,6 +252,7 @@ def test_snakemake_and_its_launcher_are_killed(study: Make, record: Callable[[Ro
     run.wait()
     made.kill(snakemake)
     made.cluster.run("scancel", "--signal=KILL", struck)
+    made.until("the end of the struck job", lambda: made.state(struck) not in ("RUNNING", "COMPLETING"), 60, running=False)
     folder = made.path / "results" / "runs" / OTHER
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "predictions.parquet").write_bytes(made.undisturbed[f"results/runs/{OTHER}/predictions.parquet"][:1000])

@@ -12,7 +12,7 @@ import pytest
 from checkout import Checkout
 from fault_table import COMMANDS
 
-from anchored.launcher.leftovers import RULES, unknown_results
+from anchored.launcher.leftovers import RULES, Unknown, unknown_results
 from anchored.paths import Paths
 from anchored.plan.load import load_plan
 from anchored.steps import STEP_OF, outputs
@@ -125,18 +125,32 @@ def test_results_of_lost_jobs_are_made_known_to_snakemake(checkout: Checkout):
     job = "res-resnet-ewc-2"
     plan = load_plan(checkout.path / "plan.json")
     files = [str(path) for path in outputs("anchored", job, Paths())]
-    assert unknown_results(plan, checkout.path) == {}
+    assert unknown_results(plan, checkout.path) == Unknown()
     checkout.run("snakemake", "--cores", "1", "--cleanup-metadata", *files)
-    assert unknown_results(plan, checkout.path) == {"anchored": files[:1]}
+    assert unknown_results(plan, checkout.path) == Unknown({"anchored": files[:1]})
     (checkout.path / ".snakemake" / "locks").mkdir(exist_ok=True)
     (checkout.path / ".snakemake" / "locks" / "0.output.lock").write_text(f"{files[0]}\n")
     done = checkout.run("anchored", "run", "--cores", "1", "runs")
     assert "results of jobs that Snakemake had lost are kept: 1." in done.stderr
     assert "Nothing to be done" in done.stderr
-    assert unknown_results(plan, checkout.path) == {}
+    assert unknown_results(plan, checkout.path) == Unknown()
     checkout.edit("config.yaml", "strength: [1.0, 30.0]", "strength: [1.0, 10.0]")
     checkout.compile()
     assert f"anchored finetune {job}" in checkout.would_run("snakemake")
+
+
+def test_half_a_result_of_a_killed_run_is_made_again(checkout: Checkout):
+    """Snakemake takes a file without metadata for finished, whatever it holds."""
+    folder = checkout.path / "results" / "runs" / JOB
+    whole = (folder / "predictions.parquet").read_bytes()
+    checkout.run("snakemake", "--cores", "1", "--cleanup-metadata", f"results/runs/{JOB}/predictions.parquet")
+    (folder / "predictions.parquet").write_bytes(whole[:1000])
+    (folder / "record.json").write_text('{"key": ')
+    (checkout.path / ".snakemake" / "locks").mkdir(exist_ok=True)
+    (checkout.path / ".snakemake" / "locks" / "0.output.lock").write_text(f"results/runs/{JOB}/predictions.parquet\n")
+    done = checkout.run("anchored", "run", "--cores", "1", "runs")
+    assert f"results/runs/{JOB}/predictions.parquet is no whole result of its step: it is made again." in done.stderr
+    assert (folder / "predictions.parquet").read_bytes() == whole
 
 
 def test_the_rules_of_every_map_are_those_of_the_snakefile(checkout: Checkout):

@@ -111,9 +111,12 @@ def _clear(snakemake: str, settings: Settings, paths: Paths, owner: Owner) -> No
         log.info("Snakemake's lock is stale, for its owner was killed: unlocking.")
         _unlock(snakemake, settings, paths.root)
     if broke_off:
-        results = unknown_results(load_plan(paths.root / (settings.plan or "plan.json")), paths.root)
-        if results and make_known(snakemake, results, _plan_options(settings), paths.root):
-            log.info("results of jobs that Snakemake had lost are kept: %d.", sum(map(len, results.values())))
+        found = unknown_results(load_plan(paths.root / (settings.plan or "plan.json")), paths.root)
+        for torn in found.torn:
+            log.info("%s is no whole result of its step: it is made again.", torn.relative_to(paths.root))
+            torn.unlink()
+        if found.vouched and make_known(snakemake, found.vouched, _plan_options(settings), paths.root):
+            log.info("results of jobs that Snakemake had lost are kept: %d.", sum(map(len, found.vouched.values())))
 
 
 def _unlock(snakemake: str, settings: Settings, root: Path) -> None:

@@ -3,7 +3,8 @@
 Jobs go on without the Snakemake that submitted them, and their results are as good as any. Two things are needed before the next
 one may start. The jobs must have ended: it would submit them again, beside themselves. And their results must be made known to it
 (`snakemake --touch`): else it would take them as they are, but, holding no metadata, miss every later change of their entries in
-the plan. Only results are made known that their own records vouch for.
+the plan. Only results are made known that their own records vouch for. What a killed job left half-written, without a record that
+is true of it, goes: Snakemake would take it for finished, too.
 """
 
 import json
@@ -12,6 +13,7 @@ import subprocess
 import time
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from anchored.launcher import queue
@@ -66,17 +68,34 @@ def end_jobs(runs: Collection[str], say: Callable[[str], None], *, cancel: bool,
         time.sleep(_LOOK_EVERY)
 
 
-def unknown_results(plan: Plan, root: Path) -> dict[str, list[str]]:
-    """Main outputs, relative to `root`, of finished steps that Snakemake has no metadata of, by map of the plan."""
-    found: dict[str, list[str]] = {}
+@dataclass
+class Unknown:
+    """Results that Snakemake has no metadata of.
+
+    Attributes:
+        vouched: main outputs, relative to the root, of finished steps, by map of the plan.
+        torn: main outputs that no record is true of.
+    """
+
+    vouched: dict[str, list[str]] = field(default_factory=dict)
+    torn: list[Path] = field(default_factory=list)
+
+
+def unknown_results(plan: Plan, root: Path) -> Unknown:
+    """Looks at every step of the plan; a result of other code, inputs or entries is left alone, for Snakemake judges these."""
+    found = Unknown()
     if not (root / ".snakemake" / "metadata").is_dir():
         return found
     for kind in STEP_OF:
         for name in plan.get(kind, ["all"]):
             files = outputs(kind, name, Paths())
-            made = all((root / file).exists() for file in files)
-            if made and not _known(root, files[0]) and planned_step(plan, kind, name, Paths(root)).is_up_to_date():
-                found.setdefault(kind, []).append(str(files[0]))
+            if not (root / files[0]).exists() or _known(root, files[0]):
+                continue
+            step = planned_step(plan, kind, name, Paths(root))
+            if not step.is_intact():
+                found.torn.append(root / files[0])
+            elif all((root / file).exists() for file in files) and step.is_up_to_date():
+                found.vouched.setdefault(kind, []).append(str(files[0]))
     return found
 
 
