@@ -28,7 +28,7 @@ def test_pictures_and_links_exist():
 
 def test_the_commands_are_those_that_are_tested():
     assert set(BY_THE_IMAGE) | set(NOT_HERE) < set(COMMANDS)
-    assert "was not built and not run here" in PAGE
+    assert "has not run on a GPU" in PAGE
     assert len(COMMANDS) == 10
 
 
